@@ -1,0 +1,336 @@
+"""matrix.toml -> frozen structs.
+
+`schema` mirrors the file as it is written. What the rest of the program uses is *resolved*, here: paths are absolute, "auto" is
+a number, "*" is names.
+
+`load` raises `UsageError` for whatever can never work, in one line that names file, key, what it found and what it wants.
+It reads the config and the prompt files and asks which CPUs this process may use; it does not look at models, runtime paths
+or memory.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+from msgspec import Struct
+
+from brainjar import models, paths
+from brainjar.errors import UsageError
+from brainjar.messages import Sampling
+from brainjar.schema import MAX_PERSONAS, RawConfig, RawFront, RawModel, RawPersona, RawSampling
+from brainjar.tables import Source, nearest, parse, plain, read_text
+from brainjar.units import format_cpus, format_size, parse_duration, parse_size
+
+__all__ = [
+    "Config",
+    "Inference",
+    "Jar",
+    "Model",
+    "Persona",
+    "Restart",
+    "Sampling",
+    "Watchdog",
+    "find_config",
+    "format_size",
+    "load",
+    "parse_duration",
+    "parse_size",
+]
+
+MAX_CONFIG_BYTES: Final = 1 << 20
+MAX_PROMPT_BYTES: Final = 64 << 10
+
+
+class Model(Struct, frozen=True, kw_only=True):
+    """What a zygote loads: equal models share one."""
+
+    name: str | None
+    """In the catalog; None for a file."""
+    path: Path
+    """Absolute. A catalog model may not have been fetched yet."""
+    context: int
+    """Tokens."""
+    gpu_layers: int
+
+
+class Persona(Struct, frozen=True, kw_only=True):
+    name: str
+    role: str
+    model: Model
+    memory: int
+    """Cap on what it owns privately, in bytes."""
+    cpus: tuple[int, ...]
+    """Ascending, never empty, all of them allowed to this process."""
+    threads: int
+    """1 to len(cpus)."""
+    sees: tuple[str, ...]
+    """Names of others, each once."""
+    prompt: str
+    first: str
+    sampling: Sampling
+
+
+class Jar(Struct, frozen=True, kw_only=True):
+    name: str
+    state_dir: Path
+    runtime_dir: Path
+
+
+class Inference(Struct, frozen=True, kw_only=True):
+    mode: str
+    max_concurrent: int
+
+
+class Restart(Struct, frozen=True, kw_only=True):
+    """Times in seconds."""
+
+    pause: float
+    intensity: int
+    window: float
+    backoff_max: float
+
+
+class Watchdog(Struct, frozen=True, kw_only=True):
+    interval: float
+    """Seconds between two HEARTBEATs."""
+
+
+class Config(Struct, frozen=True, kw_only=True):
+    source: Path
+    jar: Jar
+    inference: Inference
+    restart: Restart
+    watchdog: Watchdog
+    personas: tuple[Persona, ...]
+    notes: tuple[str, ...]
+    """One sentence for each thing that the user should hear at start: keys not acted on yet, a number that was lowered."""
+
+    @property
+    def models(self) -> tuple[Model, ...]:
+        """The distinct ones, in the order of their first persona: one zygote each."""
+        return tuple(dict.fromkeys(persona.model for persona in self.personas))
+
+
+def find_config(explicit: Path | None) -> tuple[Path, str | None]:
+    """The config to load, and the sentence to say about it on stderr where nobody named one."""
+    if explicit is not None:
+        return explicit, None
+    own = Path("brainjar.toml")
+    if os.path.lexists(own):
+        return own, "no --config: using ./brainjar.toml"
+    shipped = paths.config_dir() / "matrix.toml"
+    return shipped, f"no --config and no ./brainjar.toml: using the shipped {shipped}"
+
+
+def load(
+    path: Path,
+    overrides: Sequence[str] = (),
+    *,
+    model: str | None = None,
+    state_dir: Path | None = None,
+    allowed_cpus: frozenset[int] | None = None,
+) -> Config:
+    """The config in the file `path`, under `overrides` (`KEY=VALUE`, later ones win) and what other options said.
+
+    `model`: a path if it has a slash or ends in .gguf, else a name in the catalog; takes the place of `[model]`'s.
+    `allowed_cpus`: those this process may use; asked of the kernel where it is None. Raise `UsageError`.
+    """
+    source = Source(str(path), parse(read_text(path, MAX_CONFIG_BYTES, "config"), str(path)))
+    for assignment in overrides:
+        source.set(assignment)
+        _displace(source, assignment.partition("=")[0].strip())
+    if model is not None:
+        key = "model.path" if "/" in model or model.endswith(".gguf") else "model.name"
+        source.put(key, model, "--model", model)
+        _displace(source, key)
+    raw = source.read(RawConfig, source.table)
+    return _Resolver(source, raw, path, allowed_cpus or frozenset(os.sched_getaffinity(0))).config(state_dir)
+
+
+def _displace(source: Source, key: str) -> None:
+    """A model's name and path exclude each other: the one that the command line sets takes the place of the file's other."""
+    *tables, last = key.split(".")
+    other = {"name": "path", "path": "name"}.get(last)
+    if other and tables[-1:] == ["model"]:
+        source.drop(".".join((*tables, other)))
+
+
+class _Resolver:
+    def __init__(self, source: Source, raw: RawConfig, path: Path, allowed: frozenset[int]) -> None:
+        self.source, self.raw, self.path, self.allowed = source, raw, path, sorted(allowed)
+        self.base = Path(os.path.abspath(path)).parent
+        self.notes: list[str] = []
+
+    def config(self, state_dir: Path | None) -> Config:
+        raw = self.raw
+        names = self.names()
+        concurrent = self.concurrent(len(names))
+        return Config(
+            source=self.path,
+            jar=self.jar(state_dir),
+            inference=Inference(mode="fork", max_concurrent=concurrent),
+            restart=self.restart(),
+            watchdog=Watchdog(interval=raw.watchdog.interval),
+            personas=tuple(self.persona(one, names, i, concurrent) for i, one in enumerate(raw.persona)),
+            notes=(*self.source.notes, *self.notes),
+        )
+
+    def names(self) -> list[str]:
+        names = [persona.name for persona in self.raw.persona]
+        if not names:
+            raise UsageError(f"{self.source.name}: persona: found none, wanted at least one [[persona]] with a name")
+        if len(names) > MAX_PERSONAS:
+            raise UsageError(f"{self.source.name}: persona: found {len(names)}, wanted at most {MAX_PERSONAS}")
+        for n, name in enumerate(names):
+            if name in names[:n]:
+                raise UsageError(f'{self.source.name}: persona.name: found "{name}" twice, wanted a name of its own for each persona')
+        return names
+
+    def jar(self, state_dir: Path | None) -> Jar:
+        raw = self.raw.jar
+        try:
+            state = Path(os.path.abspath(state_dir)) if state_dir is not None else self.file("jar.state_dir", raw.state_dir)
+            return Jar(
+                name=raw.name,
+                state_dir=state or paths.default_state_dir(raw.name),
+                runtime_dir=self.file("jar.runtime_dir", raw.runtime_dir) or paths.default_runtime_dir(raw.name),
+            )
+        except RuntimeError as error:  # pathlib: no home directory to be found
+            raise UsageError(f"{self.source.at('jar')}: {error}; set jar.state_dir, or HOME") from None
+
+    def restart(self) -> Restart:
+        raw = self.raw.restart
+        if raw.backoff_max is not None and raw.backoff_max < raw.pause:
+            raise self.source.wrong("restart.backoff_max", f"{raw.backoff_max:g}s", f"at least restart.pause ({raw.pause:g}s)")
+        backoff_max = max(300.0, raw.pause) if raw.backoff_max is None else raw.backoff_max
+        return Restart(pause=raw.pause, intensity=raw.intensity, window=raw.window, backoff_max=backoff_max)
+
+    def concurrent(self, personas: int) -> int:
+        wanted, cores = self.raw.inference.max_concurrent, len(self.allowed)
+        if wanted > personas:
+            raise self.source.wrong("inference.max_concurrent", wanted, f"1 to {personas}, the number of personas")
+        if wanted > cores:
+            self.notes.append(
+                f"{self.source.at('inference.max_concurrent')}: lowered from {wanted} to {cores}, "
+                f"the number of CPUs that this process may use ({format_cpus(self.allowed)})"
+            )
+        return min(wanted, cores)
+
+    def persona(self, raw: RawPersona, names: list[str], index: int, concurrent: int) -> Persona:
+        key = f"persona.{raw.name}"
+        model = self.model(raw, key)
+        cpus = self.cpus(raw, key, index % concurrent, concurrent)
+        front, prompt = self.prompt(raw, key)
+        sampling = _sampling(front.sampling, self.raw.sampling, raw.sampling)
+        if sampling.max_tokens > model.context // 2:
+            own = raw.sampling.max_tokens is not None
+            where = f"{key}.sampling.max_tokens" if own or self.raw.sampling.max_tokens is None else "sampling.max_tokens"
+            raise self.source.wrong(where, sampling.max_tokens, f"at most half the context of {raw.name} ({model.context // 2})")
+        return Persona(
+            name=raw.name,
+            role=raw.role or raw.name,
+            model=model,
+            memory=raw.memory,
+            cpus=cpus,
+            threads=self.threads(raw, key, cpus),
+            sees=self.sees(raw, key, names),
+            prompt=prompt,
+            first=front.first,
+            sampling=sampling,
+        )
+
+    def model(self, raw: RawPersona, key: str) -> Model:
+        own, jar = raw.model or RawModel(), self.raw.model
+        chosen, where = (own, f"{key}.model") if own.name is not None or own.path is not None else (jar, "model")
+        if chosen.name is not None and chosen.path is not None:
+            raise UsageError(f"{self.source.at(where)}: found both name and path, wanted exactly one of the two")
+        if chosen.name is None and chosen.path is None:
+            raise UsageError(f"{self.source.at(where)}: found neither name nor path, wanted one of them, for persona {raw.name}")
+        name_key = f"{where}.{'name' if chosen.path is None else 'path'}"
+        file = self.file(name_key, chosen.path)
+        try:
+            path = models.resolve(chosen.name, file, self.base)
+        except UsageError as error:
+            raise UsageError(f"{self.source.at(name_key)}: {error}") from None
+        context = own.context or jar.context or 2048
+        return Model(name=chosen.name, path=Path(os.path.abspath(path)), context=context, gpu_layers=0)
+
+    def cpus(self, raw: RawPersona, key: str, share: int, shares: int) -> tuple[int, ...]:
+        if raw.cpus == "auto":
+            size, larger = divmod(len(self.allowed), shares)
+            start = share * size + min(share, larger)
+            return tuple(self.allowed[start : start + size + (share < larger)])
+        denied = [cpu for cpu in raw.cpus if cpu not in self.allowed]
+        if denied:
+            wanted = f"only CPUs that this process may use: {format_cpus(self.allowed)}"
+            raise self.source.wrong(f"{key}.cpus", format_cpus(raw.cpus), wanted)
+        return raw.cpus
+
+    def threads(self, raw: RawPersona, key: str, cpus: tuple[int, ...]) -> int:
+        own = raw.threads is not None
+        wanted = raw.threads if raw.threads is not None else self.raw.inference.threads
+        if wanted == "auto":
+            return len(cpus)
+        if wanted > len(cpus):
+            where = f"{key}.threads" if own else "inference.threads"
+            raise self.source.wrong(where, wanted, f'"auto" or 1 to {len(cpus)}, the number of CPUs of {raw.name}')
+        return wanted
+
+    def sees(self, raw: RawPersona, key: str, names: list[str]) -> tuple[str, ...]:
+        others = [name for name in names if name != raw.name]
+        seen: list[str] = []
+        for name in raw.sees:
+            if name == raw.name:
+                raise self.source.wrong(f"{key}.sees", name, 'the names of others, or ["*"]: nobody sees itself')
+            if name != "*" and name not in others:
+                raise UsageError(f'{self.source.at(f"{key}.sees")}: no persona is named "{plain(name)}"; {nearest(name, others)}')
+            seen += others if name == "*" else [name]
+        return tuple(dict.fromkeys(seen))
+
+    def prompt(self, raw: RawPersona, key: str) -> tuple[RawFront, str]:
+        file = self.file(f"{key}.prompt", raw.prompt)
+        if file is None:
+            role = raw.role or raw.name
+            file = paths.prompt_file(role)
+            if not file.is_file():
+                where = self.source.at(f"{key}.role")
+                roles = (shipped.stem for shipped in file.parent.glob("*.md"))
+                raise UsageError(f'{where}: no prompt is shipped for "{role}"; {nearest(role, roles)}; or set prompt = "FILE.md"')
+        return read_prompt(file)
+
+    def file(self, key: str, text: str | None) -> Path | None:
+        """A path in the file is relative to the file, one on the command line to where the command was typed."""
+        if text is None:
+            return None
+        base = Path.cwd() if self.source.option(key) else self.base
+        return Path(os.path.abspath(base / os.path.expanduser(text)))
+
+
+def read_prompt(path: Path) -> tuple[RawFront, str]:
+    """Front matter (TOML between two `---` lines at the top, may be missing) and body of a prompt file. Raise `UsageError`."""
+    lines = read_text(path, MAX_PROMPT_BYTES, "prompt").replace("\r\n", "\n").split("\n")
+    front = RawFront()
+    if lines and lines[0].rstrip() == "---":
+        end = next((n for n, line in enumerate(lines[1:], 1) if line.rstrip() == "---"), None)
+        if end is None:
+            raise UsageError(f"{plain(str(path))}: front matter not closed: found no second --- line")
+        # The blank line in the place of the first --- keeps the line numbers of errors true.
+        source = Source(str(path), parse("\n".join(["", *lines[1:end]]), str(path)))
+        front = source.read(RawFront, source.table)
+        lines = lines[end + 1 :]
+    body = "\n".join(lines).strip()
+    if not body:
+        raise UsageError(f"{plain(str(path))}: prompt empty: wanted the words that say who the persona is")
+    return front, body
+
+
+def _sampling(*layers: RawSampling) -> Sampling:
+    """The defaults under each layer in turn; the last one wins."""
+    said: dict[str, Any] = {}
+    for layer in layers:
+        said |= {key: value for key, value in msgspec.structs.asdict(layer).items() if value is not None}
+    return Sampling(**said)

@@ -1,0 +1,155 @@
+"""The config file as it is written: every key that the design names, its type, its bounds, its default, what it wants in words.
+
+These structs mirror matrix.toml and the front matter of prompt files; `tables.Source` reads them, `config` resolves them, nobody
+else sees them. A key with `later=True` is accepted and checked, but not acted on by this version.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Final, Literal
+
+from msgspec import Meta, Struct
+
+from brainjar.messages import JAR
+from brainjar.tables import Key
+from brainjar.units import MAX_CPU, parse_cpus, parse_duration, parse_size
+
+MAX_PERSONAS: Final = 64
+MAX_SECONDS: Final = 10 * 365 * 86400.0
+MAX_MEMORY: Final = 16 << 40
+FIRST: Final = "You are awake. Think aloud."
+"""What is said first to a persona whose prompt file has no `first`."""
+
+
+def _text(read: Callable[[str], object]) -> Callable[[object], object]:
+    def parse_text(value: object) -> object:
+        if not isinstance(value, str):
+            raise ValueError
+        return read(value)
+
+    return parse_text
+
+
+def _cpus(value: object) -> object:
+    if value == "auto":
+        return value
+    if isinstance(value, list) and all(type(cpu) is int for cpu in value):
+        value = ",".join(map(str, value))
+    return _text(parse_cpus)(value)
+
+
+def _percent(default: str) -> Key:
+    return Key(f"a percentage from 1 to 100, such as {default}", later=True)
+
+
+NAME_WORDS: Final = f'a name of 1 to 32 of a-z, 0-9, "_", "-", not "{JAR}", beginning with a letter or digit'
+Name = Annotated[str, Meta(pattern=rf"^(?!{JAR}\Z)[a-z0-9][a-z0-9_-]{{0,31}}\Z"), Key(NAME_WORDS)]
+Dir = Annotated[str, Meta(pattern=r"^[^\x00]+\Z", max_length=4096), Key("a directory")]
+File = Annotated[str, Meta(pattern=r"^[^\x00]+\Z", max_length=4096), Key("the path of a file")]
+Span = Annotated[float, Meta(ge=0, lt=MAX_SECONDS), Key('a duration under 10 years, such as "3s" or "5m"', _text(parse_duration))]
+Threads = Annotated[Literal["auto"] | Annotated[int, Meta(ge=1, le=MAX_CPU + 1)], Key('"auto" or a number of threads, at least 1')]
+
+
+class RawModel(Struct, frozen=True, kw_only=True):
+    name: Annotated[str, Meta(min_length=1, max_length=256), Key("the name of a model in the catalog")] | None = None
+    path: File | None = None
+    context: Annotated[int, Meta(ge=256, le=1 << 20), Key("a number of tokens from 256 to 1048576")] | None = None
+    gpu_layers: (
+        Annotated[int, Meta(ge=0, le=0), Key("0: layers on a GPU need the engine mode, which this version does not have")] | None
+    ) = None
+    gpu: Annotated[
+        Literal["auto"] | Annotated[int, Meta(ge=0, le=63)] | Annotated[tuple[Annotated[int, Meta(ge=0, le=63)], ...], Meta(max_length=64)],
+        Key('"auto", the number of a GPU or a list of them, such as [0, 1]', later=True),
+    ] = "auto"
+
+
+class RawSampling(Struct, frozen=True, kw_only=True):
+    """`messages.Sampling`, each field of which may be left out."""
+
+    temperature: Annotated[float, Meta(ge=0, le=10), Key("a number from 0 to 10")] | None = None
+    top_k: Annotated[int, Meta(ge=0, le=1 << 20), Key("an integer from 0 (off) to 1048576")] | None = None
+    top_p: Annotated[float, Meta(ge=0, le=1), Key("a number from 0 to 1")] | None = None
+    min_p: Annotated[float, Meta(ge=0, le=1), Key("a number from 0 to 1")] | None = None
+    repeat_penalty: Annotated[float, Meta(ge=0.1, le=10), Key("a number from 0.1 to 10 (1 is off)")] | None = None
+    max_tokens: Annotated[int, Meta(ge=1, le=1 << 19), Key("an integer from 1 to half the context")] | None = None
+    # 2^32 - 1 is llama.cpp's word for "any seed".
+    seed: Annotated[int, Meta(ge=0, le=(1 << 32) - 2), Key("an integer from 0 to 4294967294")] | None = None
+
+
+class RawSandbox(Struct, frozen=True, kw_only=True):
+    network: Annotated[bool, Key("true or false")] = False
+    user: Annotated[str, Meta(min_length=1, max_length=64), Key('"auto" or the name of a user')] = "auto"
+
+
+class RawMortality(Struct, frozen=True, kw_only=True):
+    growth: Annotated[Literal["none", "context"], Key('"none" or "context"', later=True)] = "none"
+
+
+class RawPersona(Struct, frozen=True, kw_only=True):
+    name: Name
+    role: Name | None = None
+    prompt: File | None = None
+    model: RawModel | None = None
+    memory: Annotated[int, Meta(ge=1, le=MAX_MEMORY), Key('a size from 1B to 16TiB, such as "256MiB"', _text(parse_size))] = 256 << 20
+    cpus: Annotated[
+        Literal["auto"] | Annotated[tuple[int, ...], Meta(min_length=1)], Key('"auto" or CPUs such as [0, 1] or "0-3"', _cpus)
+    ] = "auto"
+    threads: Threads | None = None
+    sees: Annotated[tuple[str, ...], Meta(max_length=2 * MAX_PERSONAS), Key('a list of names of other personas, or ["*"]')] = ()
+    sampling: RawSampling = RawSampling()
+    told: Annotated[bool, Key("true or false", later=True)] = False
+    after: Annotated[tuple[str, ...], Meta(max_length=MAX_PERSONAS), Key("a list of names of other personas", later=True)] = ()
+    when: Annotated[Literal["always", "on_death", "never"], Key('"always", "on_death" or "never"', later=True)] = "always"
+    expendable: Annotated[int, Meta(ge=0, le=1000), Key("an integer from 0 to 1000", later=True)] | None = None
+    sandbox: Annotated[RawSandbox, Key("a table", later=True)] | None = None
+    mortality: RawMortality = RawMortality()
+
+
+class RawJar(Struct, frozen=True, kw_only=True):
+    name: Name = "brainjar"
+    state_dir: Dir | None = None
+    runtime_dir: Dir | None = None
+
+
+class RawInference(Struct, frozen=True, kw_only=True):
+    mode: Annotated[Literal["auto", "fork"], Key('"auto" or "fork", the only mode of this version')] = "auto"
+    max_concurrent: Annotated[int, Meta(ge=1, le=MAX_PERSONAS), Key("an integer from 1 to the number of personas")] = 1
+    threads: Threads = "auto"
+
+
+class RawRestart(Struct, frozen=True, kw_only=True):
+    strategy: Annotated[Literal["one_for_one"], Key('"one_for_one", the only strategy of this version')] = "one_for_one"
+    pause: Span = 3.0
+    intensity: Annotated[int, Meta(ge=1, le=1_000_000), Key("a number of deaths from 1 to 1000000")] = 5
+    window: Annotated[
+        float, Meta(ge=0.001, lt=MAX_SECONDS), Key('a duration from "1ms" to under 10 years, such as "60s"', _text(parse_duration))
+    ] = 60.0
+    backoff_max: Span | None = None
+
+
+class RawWatchdog(Struct, frozen=True, kw_only=True):
+    interval: Annotated[float, Meta(ge=0.1, le=3600), Key('a duration from "100ms" to "1h", such as "5s"', _text(parse_duration))] = 5.0
+    gpu_memory: Annotated[float, Meta(ge=1, le=100), _percent("85")] = 85
+    host_memory: Annotated[float, Meta(ge=1, le=100), _percent("90")] = 90
+    temperature: Annotated[float, Meta(ge=20, le=150), Key("degrees Celsius from 20 to 150, such as 85", later=True)] = 85
+    stall: Annotated[
+        float, Meta(ge=1, lt=MAX_SECONDS), Key('a duration from "1s" to under 10 years, such as "120s"', _text(parse_duration), later=True)
+    ] = 120.0
+
+
+class RawConfig(Struct, frozen=True, kw_only=True):
+    jar: RawJar = RawJar()
+    model: RawModel = RawModel()
+    inference: RawInference = RawInference()
+    restart: RawRestart = RawRestart()
+    watchdog: RawWatchdog = RawWatchdog()
+    sampling: RawSampling = RawSampling()
+    persona: tuple[RawPersona, ...] = ()
+
+
+class RawFront(Struct, frozen=True, kw_only=True):
+    """What stands between the `---` lines of a prompt file."""
+
+    first: Annotated[str, Meta(min_length=1, max_length=4096), Key("what is said to it first, 1 to 4096 characters")] = FIRST
+    sampling: RawSampling = RawSampling()
