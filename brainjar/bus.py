@@ -1,0 +1,202 @@
+"""Sockets of the bus: who binds, who connects, who may hear whom.
+
+* `Events` (XPUB, bound by the supervisor at `events` in the runtime directory): everything, for views and tools.
+* `Channel` (voice: PULL, feed: XPUB, both bound by the supervisor): one per *life*, so that what the dead still had in
+  the pipe can never be read as the words of the living. Its endpoints have unguessable names that are handed over after
+  the fork; who does not know the name cannot connect, as a worker may not list the directory (`research/traps.md`).
+
+A voice is bounded threefold: message size (`VOICE_BYTES`, enforced by libzmq before it reads the body), queue
+(`VOICE_QUEUE`) and messages taken per lap (the caller's). libzmq's own default is no bound at all: 600 MB in one
+message grew a supervisor from 20 to 408 MB.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import zmq
+
+from brainjar.errors import UsageError
+
+SUN_PATH: Final = 108
+"""Bytes of `sun_path` in `struct sockaddr_un`, the closing NUL included (unix(7))."""
+VOICE_BYTES: Final = 64 * 1024
+VOICE_QUEUE: Final = 256
+FEED_QUEUE: Final = 256
+EVENTS_QUEUE: Final = 4096
+EVENTS: Final = "events"
+CONTROL: Final = "control"
+_NAME_BYTES: Final = 12
+"""Of randomness in a life's endpoint names: 96 bits."""
+
+
+def check_runtime_dir(runtime_dir: Path) -> None:
+    """Raise `UsageError` if the longest endpoint that the jar will bind below `runtime_dir` cannot be a unix socket."""
+    longest = max(len(EVENTS), len(CONTROL), 2 + 2 * _NAME_BYTES)
+    have = len(os.fsencode(runtime_dir)) + 1 + longest + 1
+    if have > SUN_PATH:
+        raise UsageError(
+            f"runtime directory {runtime_dir} is too long for a unix socket: its sockets would need {have} bytes and the kernel"
+            f" allows {SUN_PATH}; set jar.runtime_dir to a directory whose name is {have - SUN_PATH} bytes shorter"
+        )
+
+
+def address(path: Path | str) -> str:
+    return f"ipc://{path}"
+
+
+class Events:
+    """The supervisor's end of the public bus. Publishing never blocks: who reads too slowly loses, and can tell by `seq`."""
+
+    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], runtime_dir: Path) -> None:
+        self.socket = context.socket(zmq.XPUB)
+        # Without VERBOSE a second subscriber to a topic is never seen, and would get no snapshot.
+        self.socket.setsockopt(zmq.XPUB_VERBOSE, 1)
+        self.socket.setsockopt(zmq.SNDHWM, EVENTS_QUEUE)
+        self.socket.setsockopt(zmq.MAXMSGSIZE, 1024)
+        self.socket.setsockopt(zmq.LINGER, 500)
+        self.socket.bind(address(runtime_dir / EVENTS))
+
+    def publish(self, topic: str, body: bytes) -> None:
+        try:
+            self.socket.send_multipart((topic.encode(), body), zmq.NOBLOCK)
+        except zmq.Again:  # every subscriber's queue is full: they will see the gap
+            pass
+
+    def joined(self, limit: int = 64) -> Iterator[str]:
+        """Topics newly subscribed to, at most `limit` of them."""
+        for _ in range(limit):
+            try:
+                frame = self.socket.recv(zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            if frame[:1] == b"\x01":
+                yield frame[1:].decode(errors="replace")
+
+    def close(self) -> None:
+        self.socket.close()
+
+
+class Channel:
+    """The supervisor's end of one life's voice and feed."""
+
+    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], runtime_dir: Path) -> None:
+        self.voice_path = runtime_dir / f"v-{secrets.token_hex(_NAME_BYTES)}"
+        self.feed_path = runtime_dir / f"f-{secrets.token_hex(_NAME_BYTES)}"
+        self.voice = context.socket(zmq.PULL)
+        self.voice.setsockopt(zmq.RCVHWM, VOICE_QUEUE)
+        self.voice.setsockopt(zmq.MAXMSGSIZE, VOICE_BYTES)
+        self.voice.setsockopt(zmq.LINGER, 0)
+        self.feed = context.socket(zmq.XPUB)
+        self.feed.setsockopt(zmq.SNDHWM, FEED_QUEUE)
+        self.feed.setsockopt(zmq.MAXMSGSIZE, 64)
+        self.feed.setsockopt(zmq.LINGER, 0)
+        self._listened_to = False
+        self.voice.bind(address(self.voice_path))
+        self.feed.bind(address(self.feed_path))
+
+    def hear(self, limit: int) -> Iterator[bytes]:
+        """What the worker said, at most `limit` messages, in its order."""
+        for _ in range(limit):
+            try:
+                yield self.voice.recv(zmq.NOBLOCK)
+            except zmq.Again:
+                return
+
+    def listened_to(self) -> bool:
+        """Whether the worker has subscribed to its feed: what is sent before that is lost."""
+        if not self._listened_to:
+            try:
+                self._listened_to = self.feed.recv(zmq.NOBLOCK)[:1] == b"\x01"
+            except zmq.Again:
+                pass
+        return self._listened_to
+
+    def tell(self, body: bytes) -> None:
+        """Send to the worker. Before it has subscribed, and past `FEED_QUEUE`, the message is lost: senders repeat what matters."""
+        try:
+            self.feed.send(body, zmq.NOBLOCK)
+        except zmq.Again:
+            pass
+
+    def close(self) -> None:
+        # libzmq unlinks an ipc path only on an orderly unbind, which close() leaves to its I/O thread: unlink here, at once.
+        for socket, path in ((self.voice, self.voice_path), (self.feed, self.feed_path)):
+            socket.close()
+            path.unlink(missing_ok=True)
+
+
+class WorkerEnd:
+    """The worker's end of its own voice and feed; to be made after the fork, never before."""
+
+    def __init__(self, voice: str, feed: str) -> None:
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
+        self.voice = self._context.socket(zmq.PUSH)
+        self.voice.setsockopt(zmq.SNDHWM, VOICE_QUEUE)
+        self.voice.setsockopt(zmq.LINGER, 1000)
+        self.voice.connect(address(voice))
+        self.feed = self._context.socket(zmq.SUB)
+        self.feed.setsockopt(zmq.SUBSCRIBE, b"")
+        self.feed.setsockopt(zmq.RCVHWM, FEED_QUEUE)
+        self.feed.setsockopt(zmq.LINGER, 0)
+        self.feed.connect(address(feed))
+
+    def say(self, body: bytes, *, wait_ms: int = 0) -> bool:
+        """Return whether it was taken. With `wait_ms` 0 a full queue loses it at once."""
+        if wait_ms and not self.voice.poll(wait_ms, zmq.POLLOUT):
+            return False
+        try:
+            self.voice.send(body, zmq.NOBLOCK)
+        except zmq.Again:
+            return False
+        return True
+
+    def listen(self, wait_ms: int = 0) -> Iterator[bytes]:
+        """What has come; waits up to `wait_ms` for the first."""
+        if wait_ms and not self.feed.poll(wait_ms):
+            return
+        while True:
+            try:
+                yield self.feed.recv(zmq.NOBLOCK)
+            except zmq.Again:
+                return
+
+    def close(self) -> None:
+        """Return when what was said has left for the supervisor, at most a second later."""
+        self.voice.close()
+        self.feed.close()
+        self._context.term()
+
+
+class Subscriber:
+    """A client's end of `events`."""
+
+    def __init__(self, runtime_dir: Path, topics: tuple[str, ...] = ("",)) -> None:
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
+        self.socket = self._context.socket(zmq.SUB)
+        self.socket.setsockopt(zmq.LINGER, 0)
+        self.socket.setsockopt(zmq.RCVHWM, EVENTS_QUEUE)
+        self.socket.connect(address(runtime_dir / EVENTS))
+        for topic in topics:
+            self.subscribe(topic)
+
+    def subscribe(self, topic: str) -> None:
+        self.socket.setsockopt(zmq.SUBSCRIBE, topic.encode())
+
+    def unsubscribe(self, topic: str) -> None:
+        self.socket.setsockopt(zmq.UNSUBSCRIBE, topic.encode())
+
+    def receive(self, wait_ms: int) -> bytes | None:
+        """The next event's body, or None after `wait_ms`."""
+        if not self.socket.poll(wait_ms):
+            return None
+        frames: list[Any] = self.socket.recv_multipart()
+        return bytes(frames[-1])
+
+    def close(self) -> None:
+        self.socket.close()
+        self._context.term()

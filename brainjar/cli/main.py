@@ -1,0 +1,50 @@
+"""`brainjar`: the parser, and the one place where a failure becomes a line on stderr and an exit status."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from typing import Final
+
+from brainjar import __version__
+from brainjar.errors import BrainjarError
+
+COMMANDS: Final = ("supervise", "status", "top", "kill", "restart", "stop", "events", "deaths", "thoughts", "logs", "models")
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> None:  # type: ignore[override]
+        """One line, and where to read more."""
+        sys.stderr.write(f"{self.prog}: {message}; see {self.prog} --help\n")
+        raise SystemExit(2)
+
+
+def parser() -> argparse.ArgumentParser:
+    top = _Parser(prog="brainjar", description="Keep local-LLM personas alive in one jar: supervised, capped, killed and resurrected.")
+    top.add_argument("--version", action="version", version=f"brainjar {__version__}")
+    commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=_Parser)
+    for name in COMMANDS:
+        try:
+            importlib.import_module(f"brainjar.cli.{name}").add_parser(commands)
+        except ImportError as e:
+            print(e)
+    return top
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parser().parse_args(argv)
+    try:
+        status: int = args.run(args)
+        sys.stdout.flush()
+        return status
+    except BrainjarError as error:
+        print(f"brainjar {args.command}: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # whoever read our output has enough; and nothing may be flushed into it at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 0

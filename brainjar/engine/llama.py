@@ -1,0 +1,264 @@
+"""llama.cpp through llama-cpp-python's low-level API: load, decode, sample, the state of one sequence.
+
+The high-level `Llama` is not used: it allocates n_batch x n_vocab floats that a worker does not need (96 MB for SmolLM2),
+turns what should be NULL into exceptions late, and re-reads what it has read (`research/llm.md` §2.5).
+
+Every call that can fail for want of memory is checked here and raises `OutOfMemory`, because llama.cpp answers NULL or a
+negative code and would crash on the next call.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from brainjar.engine.bindings import lib
+from brainjar.engine.template import PLAIN, ChatTemplate, Message
+from brainjar.messages import Sampling
+
+BATCH: Final = 256
+"""Tokens per llama_decode. Larger batches cost compute buffers and gain nothing on a few CPU cores."""
+
+
+class EngineError(Exception):
+    """llama.cpp refused: a model that it cannot load, a state that it does not take."""
+
+
+class OutOfMemory(MemoryError):
+    """llama.cpp could not allocate; under a cap, this is the cap."""
+
+
+def silence(keep: Callable[[str], None] | None = None) -> None:
+    """Route llama.cpp's log: errors to stderr (the autopsy reads it), the rest to `keep` or nowhere. Call before a load."""
+
+    def log(level: int, text: bytes, _: Any) -> None:
+        if level == 4:  # GGML_LOG_LEVEL_ERROR
+            sys.stderr.write(text.decode(errors="replace"))
+            sys.stderr.flush()
+        elif keep is not None:
+            keep(text.decode(errors="replace"))
+
+    global _log_callback
+    _log_callback = lib.llama_log_callback(log)
+    lib.llama_log_set(_log_callback, ctypes.c_void_p(0))
+
+
+_log_callback: Any = None  # the C side keeps a pointer to it
+
+
+class Engine:
+    """One model and one context. Built in a zygote and inherited by its forks; not thread-safe, as llama.cpp is not."""
+
+    def __init__(self, path: Path) -> None:
+        """Load the weights, on one thread, so that a fork stays safe. Raise `EngineError` for an unusable file."""
+        self.path = path
+        params = lib.llama_model_default_params()
+        params.n_gpu_layers = 0
+        # Anonymous memory in huge pages, not the mapped file: a fork copies, and a death tears down, one entry for 2 MiB
+        # instead of 512, and a newborn faults nothing in (docs/decisions.md has the figures).
+        params.load_mode = lib.LLAMA_LOAD_MODE_NONE
+        self.model = lib.llama_model_load_from_file(str(path).encode(), params)
+        if not self.model:
+            raise EngineError(f"llama.cpp cannot load {path}; its own words are in the zygote's log")
+        _drop_cached(path)
+        stat = os.stat(path)
+        self.identity = f"{path} {stat.st_size} {stat.st_mtime_ns}"
+        """Of the model's file; taken here, as a worker may not be able to look at it any more."""
+        vocab = lib.llama_model_get_vocab(self.model)
+        assert vocab is not None  # of a loaded model
+        self.vocab = vocab
+        self.n_vocab = lib.llama_vocab_n_tokens(vocab)
+        self.n_ctx_train = lib.llama_model_n_ctx_train(self.model)
+        self.n_past = 0
+        self.computed = 0
+        """Tokens computed in all, whatever became of them."""
+        self._template = self._chat_template()
+        self._sampler: Any = None
+        self._abort: Any = None
+
+    def open_context(self, n_ctx: int) -> None:
+        """Make the context, KV cache and compute buffers. Raise `OutOfMemory`."""
+        cparams = lib.llama_context_default_params()
+        cparams.n_ctx = n_ctx
+        cparams.n_batch = cparams.n_ubatch = min(BATCH, n_ctx)
+        cparams.n_outputs_max = 1  # only the last token's logits are ever read: saves n_batch x n_vocab floats
+        cparams.n_threads = cparams.n_threads_batch = 1
+        cparams.no_perf = True
+        self.context = lib.llama_init_from_model(self.model, cparams)
+        if not self.context:
+            raise OutOfMemory(f"llama.cpp could not make a context of {n_ctx} tokens")
+        self.memory = lib.llama_get_memory(self.context)
+        self.n_ctx = lib.llama_n_ctx(self.context)  # it rounds up
+
+    # ── text and tokens ──
+
+    def _chat_template(self) -> ChatTemplate:
+        raw = lib.llama_model_chat_template(self.model, None)
+        bos, eos = (self._token_text(f(self.vocab)) for f in (lib.llama_vocab_bos, lib.llama_vocab_eos))
+        try:
+            return ChatTemplate(raw.decode() if raw else PLAIN, bos=bos, eos=eos)
+        except Exception as error:
+            raise EngineError(f"{self.path}: its chat template cannot be used: {error}") from None
+
+    def _token_text(self, token: int) -> str:
+        return (lib.llama_vocab_get_text(self.vocab, token) or b"").decode() if token >= 0 else ""
+
+    def render(self, messages: Sequence[Message], *, generate: bool) -> str:
+        """The conversation in the model's own chat format; with `generate`, open for its answer."""
+        return self._template.render(messages, generate=generate)
+
+    def tokenize(self, text: str, *, start: bool = False) -> list[int]:
+        """Control tokens in `text` are read as such. At the `start` of a sequence the model's BOS is added where its template has none."""
+        raw = text.encode()
+        room = len(raw) + 8
+        buffer = (lib.llama_token * room)()
+        bos = self._token_text(lib.llama_vocab_bos(self.vocab))
+        add = start and lib.llama_vocab_get_add_bos(self.vocab) and not (bos and text.startswith(bos))
+        n = lib.llama_tokenize(self.vocab, raw, len(raw), buffer, room, add, True)
+        if n < 0:
+            raise EngineError(f"llama.cpp cannot tokenize {text[:40]!r}…")
+        return list(buffer[:n])
+
+    def defang(self, text: str) -> str:
+        """`text` from outside, such that no control token of the model can be written by whoever wrote it."""
+        for marker in self._control_markers():
+            text = text.replace(marker, marker[0] + "\u200b" + marker[1:])
+        return text
+
+    def _control_markers(self) -> list[str]:
+        if not hasattr(self, "_markers"):
+            found = (self._token_text(t) for t in range(self.n_vocab) if lib.llama_vocab_is_control(self.vocab, t))
+            self._markers = sorted((m for m in found if len(m) > 1), key=len, reverse=True)
+        return self._markers
+
+    def piece(self, token: int) -> bytes:
+        """The bytes of one token; a character may be spread over several."""
+        buffer = ctypes.create_string_buffer(256)
+        n = lib.llama_token_to_piece(self.vocab, token, buffer, 256, 0, False)
+        return buffer.raw[: max(n, 0)]
+
+    def ends(self, token: int) -> bool:
+        return bool(lib.llama_vocab_is_eog(self.vocab, token))
+
+    # ── computing ──
+
+    def set_threads(self, n: int) -> None:
+        lib.llama_set_n_threads(self.context, n, n)
+
+    def set_interrupt(self, wanted: Callable[[], bool], every_s: float = 0.02) -> None:
+        """Ask `wanted` now and then *during* a decode, on CPU; True ends it within some 10 ms (measured)."""
+        last = 0.0
+
+        def callback(_: Any) -> bool:
+            nonlocal last
+            now = time.monotonic()
+            if now - last < every_s:
+                return False
+            last = now
+            return wanted()
+
+        self._abort = lib.ggml_abort_callback(callback)
+        lib.llama_set_abort_callback(self.context, self._abort, ctypes.c_void_p(0))
+
+    def feed(self, tokens: Sequence[int]) -> bool:
+        """Append `tokens` to the sequence. Return False when interrupted (the sequence is as long as was computed)."""
+        for start in range(0, len(tokens), BATCH):
+            chunk = tokens[start : start + BATCH]
+            array = (lib.llama_token * len(chunk))(*chunk)
+            rc = lib.llama_decode(self.context, lib.llama_batch_get_one(array, len(chunk)))
+            if rc == 2:
+                self.truncate(self.n_past)
+                return False
+            if rc == 1:
+                raise EngineError(f"the context is full: {self.n_past} + {len(chunk)} of {self.n_ctx} tokens")
+            if rc:
+                raise OutOfMemory(f"llama_decode returned {rc} for {len(chunk)} tokens after {self.n_past}")
+            self.n_past += len(chunk)
+            self.computed += len(chunk)
+        return True
+
+    def truncate(self, n: int) -> None:
+        """Forget everything from position `n` on."""
+        if not lib.llama_memory_seq_rm(self.memory, 0, n, -1):
+            lib.llama_memory_clear(self.memory, True)
+            n = 0
+        self.n_past = n
+
+    def can_cut(self) -> bool:
+        """Whether tokens may be taken out of the middle without computing the rest again."""
+        return bool(lib.llama_memory_can_shift(self.memory))
+
+    def cut(self, start: int, end: int) -> None:
+        """Forget positions [start, end) and move what follows up to `start`."""
+        lib.llama_memory_seq_rm(self.memory, 0, start, end)
+        lib.llama_memory_seq_add(self.memory, 0, end, -1, start - end)
+        self.n_past -= end - start
+
+    def set_sampling(self, s: Sampling, seed: int) -> None:
+        chain = lib.llama_sampler_chain_init(lib.llama_sampler_chain_default_params())
+        add = lib.llama_sampler_chain_add
+        # top-k first: the penalties look for repeats among all candidates that are left
+        add(chain, lib.llama_sampler_init_top_k(max(s.top_k, 1)))
+        if s.repeat_penalty != 1.0:
+            add(chain, lib.llama_sampler_init_penalties(self.n_vocab, 128, s.repeat_penalty, 0.0, 0.0))
+        if s.temperature <= 0:
+            add(chain, lib.llama_sampler_init_greedy())
+        else:
+            add(chain, lib.llama_sampler_init_top_p(s.top_p, 1))
+            add(chain, lib.llama_sampler_init_min_p(s.min_p, 1))
+            add(chain, lib.llama_sampler_init_temp(s.temperature))
+            add(chain, lib.llama_sampler_init_dist(seed))
+        self._sampler = chain
+
+    def sample(self) -> int:
+        """The next token, from the logits of the last one fed. It is not fed."""
+        return int(lib.llama_sampler_sample(self._sampler, self.context, -1))
+
+    # ── the state of the sequence ──
+
+    def state_size(self) -> int:
+        return int(lib.llama_state_seq_get_size(self.context, 0))
+
+    def save_state(self, buffer: memoryview) -> int:
+        """Write the sequence's state; return its bytes, 0 when `buffer` is too small."""
+        c_buffer = (ctypes.c_uint8 * len(buffer)).from_buffer(buffer)
+        return int(lib.llama_state_seq_get_data(self.context, c_buffer, len(buffer), 0))
+
+    def load_state(self, buffer: memoryview, n_tokens: int) -> bool:
+        """Take a state that was verified before: llama.cpp believes most of what it is given. False: it refused, all is clear."""
+        c_buffer = (ctypes.c_uint8 * len(buffer)).from_buffer(buffer)
+        if not lib.llama_state_seq_set_data(self.context, c_buffer, len(buffer), 0):
+            self.truncate(0)
+            return False
+        self.n_past = n_tokens
+        return True
+
+    # ── before a fork ──
+
+    def warm_up(self) -> None:
+        """Compute one token on one thread, so that what llama.cpp allocates lazily is inherited too."""
+        token = max(lib.llama_vocab_bos(self.vocab), 0)
+        self.feed([token])
+        self.truncate(0)
+
+    def description(self) -> str:
+        buffer = ctypes.create_string_buffer(256)
+        lib.llama_model_desc(self.model, buffer, 256)
+        return buffer.value.decode(errors="replace")
+
+    def size_bytes(self) -> int:
+        return int(lib.llama_model_size(self.model))
+
+
+def _drop_cached(path: Path) -> None:
+    """The weights are in memory once; what the kernel cached while they were read is not needed again."""
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+    finally:
+        os.close(fd)

@@ -1,0 +1,42 @@
+"""The memory cap's first layer: `RLIMIT_DATA`.
+
+It counts private writable address space (VmData), touched or not: heap, context, buffers, thread stacks; neither the
+mapped model nor CUDA's reservations, which is why it is not `RLIMIT_AS` (`research/os_ui.md` §A3). A forked worker's
+VmData also counts what it inherited from its zygote, so the limit is set relative to birth.
+"""
+
+from __future__ import annotations
+
+import resource
+from pathlib import Path
+from typing import Final
+
+COUNTS: Final = "private writable address space since birth, touched or not (VmData)"
+
+
+def vm_data(pid: int | str = "self") -> int | None:
+    """VmData in bytes; None when the process is gone."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_bytes()
+    except OSError:
+        return None
+    at = status.find(b"VmData:")
+    return int(status[at + 7 :].split(None, 1)[0]) * 1024 if at >= 0 else None
+
+
+def data_limit(pid: int) -> int | None:
+    """The hard RLIMIT_DATA that the kernel enforces on `pid`, in bytes; None when there is none or it is gone."""
+    try:
+        hard = resource.prlimit(pid, resource.RLIMIT_DATA)[1]
+    except (OSError, ValueError):
+        return None
+    return None if hard == resource.RLIM_INFINITY else hard
+
+
+def cap_data(limit: int) -> None:
+    """Soft and hard alike: a process may raise a soft limit by itself."""
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+
+
+def no_core_dumps() -> None:
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

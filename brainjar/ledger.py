@@ -1,0 +1,235 @@
+"""The durable record of births and deaths, and of the events that must never be lost. SQLite, written by the supervisor alone.
+
+Writes are queued and committed together, once per lap of the loop (`commit`), before anything that they say is
+published. A commit that fails (full disk) keeps its rows; the next one tries them again, and `error` says why.
+
+Tables: `births` (one row per process of a persona, closed by exactly one of a death, a failed start, a stop) and
+`journal` (DEATH, RESURRECTION and STATE as they went out, and whether they did).
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from brainjar.messages import Death, Envelope, Evidence, LastDeath, decode_envelope, encode
+
+SCHEMA: Final = 1
+SUPERVISOR_LOST: Final = "supervisor-lost"
+_TABLES: Final = (
+    "CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID",
+    "CREATE TABLE IF NOT EXISTS births (persona TEXT NOT NULL, birth INTEGER NOT NULL, life INTEGER NOT NULL, epoch INTEGER NOT NULL,"
+    " pid INTEGER, started REAL NOT NULL, ready REAL, ended REAL, outcome TEXT, death BLOB, PRIMARY KEY (persona, birth)) WITHOUT ROWID",
+    "CREATE INDEX IF NOT EXISTS births_by_end ON births (outcome, ended)",
+    "CREATE TABLE IF NOT EXISTS journal (epoch INTEGER NOT NULL, seq INTEGER NOT NULL, type TEXT NOT NULL, persona TEXT NOT NULL,"
+    " published INTEGER NOT NULL DEFAULT 0, body BLOB NOT NULL, PRIMARY KEY (epoch, seq)) WITHOUT ROWID",
+    "CREATE INDEX IF NOT EXISTS journal_unpublished ON journal (published) WHERE published = 0",
+)
+_death = msgspec.json.Decoder(Death)
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of a persona from its past."""
+
+    deaths: int = 0
+    births: int = 0
+    last_death: LastDeath | None = None
+    recent: tuple[float, ...] = ()
+    """When it died, newest last; some of the newest."""
+
+
+class Ledger:
+    def __init__(self, path: Path) -> None:
+        """Open it or make it. A file that is damaged is set aside under a new name; `set_aside` says where.
+
+        Raise `sqlite3.OperationalError` when it cannot be written for a reason outside the file.
+        """
+        self.path = path
+        self.set_aside: Path | None = None
+        try:
+            self._db = self._open(path)
+        except sqlite3.DatabaseError as error:
+            if isinstance(error, sqlite3.OperationalError):
+                raise
+            self.set_aside = path.with_name(f"{path.name}.damaged-{time.strftime('%Y%m%dT%H%M%S')}")
+            for suffix in ("-wal", "-shm", ""):
+                old = path.with_name(path.name + suffix)
+                if old.exists():
+                    old.rename(self.set_aside.with_name(self.set_aside.name + suffix))
+            self._db = self._open(path)
+        self._queue: list[tuple[str, tuple[Any, ...]]] = []
+        self.error: str | None = None
+        self.epoch = int(self._value("epoch") or 0) + 1
+        self._db.execute("INSERT OR REPLACE INTO meta VALUES ('epoch', ?)", (self.epoch,))
+
+    @staticmethod
+    def _open(path: Path) -> sqlite3.Connection:
+        db = sqlite3.connect(path, isolation_level=None, timeout=5.0)
+        try:
+            db.execute("PRAGMA journal_mode=WAL")
+            db.execute("PRAGMA synchronous=FULL")
+            check = db.execute("PRAGMA quick_check(1)").fetchone()[0]
+            if check != "ok":
+                raise sqlite3.DatabaseError(check)
+            for table in _TABLES:
+                db.execute(table)
+            db.execute("INSERT OR IGNORE INTO meta VALUES ('schema', ?)", (SCHEMA,))
+        except sqlite3.DatabaseError:
+            db.close()
+            raise
+        return db
+
+    def _value(self, key: str) -> Any:
+        row = self._db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+        return row[0] if row else None
+
+    # ── reading ──
+
+    def record(self, persona: str, recent: int = 64) -> Record:
+        deaths = self._db.execute("SELECT count(*) FROM births WHERE persona = ? AND outcome = 'death'", (persona,)).fetchone()[0]
+        births = self._db.execute("SELECT coalesce(max(birth), 0) FROM births WHERE persona = ?", (persona,)).fetchone()[0]
+        rows = self._db.execute(
+            "SELECT death FROM births WHERE persona = ? AND outcome = 'death' ORDER BY birth DESC LIMIT ?", (persona, recent)
+        ).fetchall()
+        found = [_death.decode(row[0]) for row in rows]
+        last = found[0] if found else None
+        return Record(
+            deaths=deaths,
+            births=births,
+            last_death=LastDeath(cause=last.cause, signal=last.signal, exit_code=last.exit_code, at=last.at) if last else None,
+            recent=tuple(d.at for d in reversed(found)),
+        )
+
+    def lived(self, persona: str, life: int) -> bool:
+        """Whether a birth of this life has ever been READY."""
+        sql = "SELECT 1 FROM births WHERE persona = ? AND life = ? AND ready IS NOT NULL LIMIT 1"
+        return self._db.execute(sql, (persona, life)).fetchone() is not None
+
+    def unpublished(self) -> list[Envelope]:
+        """Committed by an earlier supervisor that was gone before it published them, oldest first."""
+        rows = self._db.execute(
+            "SELECT body FROM journal WHERE published = 0 AND epoch < ? ORDER BY epoch, seq LIMIT 1000", (self.epoch,)
+        ).fetchall()
+        return [decode_envelope(row[0]) for row in rows]
+
+    def journal(self, epoch: int, after: int, until: int) -> list[tuple[int, bytes]]:
+        """(seq, body) of the journalled events of `epoch` with after < seq <= until, at most 10,000, oldest first."""
+        rows = self._db.execute(
+            "SELECT seq, body FROM journal WHERE epoch = ? AND seq > ? AND seq <= ? ORDER BY seq LIMIT 10000", (epoch, after, until)
+        )
+        return [(row[0], bytes(row[1])) for row in rows]
+
+    # ── writing: queued, then committed together ──
+
+    def begin(self, persona: str, birth: int, life: int, started: float) -> None:
+        self._queue.append(
+            (
+                "INSERT INTO births (persona, birth, life, epoch, started) VALUES (?, ?, ?, ?, ?)",
+                (persona, birth, life, self.epoch, started),
+            )
+        )
+
+    def arrived(self, persona: str, birth: int, pid: int) -> None:
+        self._queue.append(("UPDATE births SET pid = ? WHERE persona = ? AND birth = ?", (pid, persona, birth)))
+
+    def ready(self, persona: str, birth: int, at: float) -> None:
+        self._queue.append(("UPDATE births SET ready = ? WHERE persona = ? AND birth = ?", (at, persona, birth)))
+
+    def died(self, death: Death) -> None:
+        self._end(death.persona, death.birth, death.at, "death", encode(death))
+
+    def failed_start(self, persona: str, birth: int, at: float, why: str) -> None:
+        self._end(persona, birth, at, "failed-start", why.encode())
+
+    def stopped(self, persona: str, birth: int, at: float) -> None:
+        self._end(persona, birth, at, "stopped", None)
+
+    def _end(self, persona: str, birth: int, at: float, outcome: str, body: bytes | None) -> None:
+        self._queue.append(
+            (
+                "UPDATE births SET ended = ?, outcome = ?, death = ? WHERE persona = ? AND birth = ? AND outcome IS NULL",
+                (at, outcome, body, persona, birth),
+            )
+        )
+
+    def keep(self, envelope: Envelope, body: bytes) -> None:
+        """Journal an event that is about to be published."""
+        row = (envelope.epoch, envelope.seq, envelope.type, envelope.sender_id, body)
+        self._queue.append(("INSERT INTO journal (epoch, seq, type, persona, body) VALUES (?, ?, ?, ?, ?)", row))
+
+    def published(self, envelope: Envelope) -> None:
+        """It went out. Committed with whatever comes next: being lost in between makes a replay, never a loss."""
+        self._queue.append(("UPDATE journal SET published = 1 WHERE epoch = ? AND seq = ?", (envelope.epoch, envelope.seq)))
+
+    def pending(self) -> int:
+        return len(self._queue)
+
+    def commit(self) -> bool:
+        """Write what is queued, durably. False: it could not be written, stays queued, and `error` says why."""
+        if not self._queue:
+            return True
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            for sql, values in self._queue:
+                self._db.execute(sql, values)
+            self._db.execute("COMMIT")
+        except sqlite3.OperationalError as error:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            self.error = str(error)
+            return False
+        self._queue.clear()
+        self.error = None
+        return True
+
+    def close_open_lives(self, now: float) -> list[Death]:
+        """Close, once, the lives that a killed supervisor left open: READY ones died of `supervisor-lost`, the others never began.
+
+        Return those deaths. Raise `sqlite3.OperationalError` when that cannot be written: then nothing may start.
+        """
+        rows = self._db.execute("SELECT persona, birth, life, pid, started, ready FROM births WHERE outcome IS NULL").fetchall()
+        deaths: list[Death] = []
+        counts: dict[str, int] = {}
+        for persona, birth, life, pid, started, ready in rows:
+            if ready is None:
+                self.failed_start(persona, birth, now, "the supervisor was lost before it was ready")
+                continue
+            counts[persona] = counts.get(persona, self.record(persona).deaths) + 1
+            death = Death(
+                persona=persona,
+                life=life,
+                birth=birth,
+                at=now,
+                cause=SUPERVISOR_LOST,
+                evidence=Evidence(intent=None),
+                pid=pid or 0,
+                age_s=max(0.0, now - started),
+                deaths=counts[persona],
+            )
+            self.died(death)
+            deaths.append(death)
+        if not self.commit():
+            raise sqlite3.OperationalError(self.error)
+        return deaths
+
+    def close(self) -> None:
+        self.commit()
+        self._db.close()
+
+
+def read_deaths(path: Path, persona: str | None = None) -> list[Death]:
+    """All deaths in the ledger at `path`, oldest first, read without disturbing a running jar. [] when there is no ledger yet."""
+    if not path.exists():
+        return []
+    db = sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=5.0)
+    try:
+        rows = db.execute(
+            "SELECT death FROM births WHERE outcome = 'death' AND (?1 IS NULL OR persona = ?1) ORDER BY ended, birth", (persona,)
+        ).fetchall()
+    finally:
+        db.close()
+    return [_death.decode(row[0]) for row in rows]

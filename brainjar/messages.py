@@ -1,0 +1,351 @@
+"""The only wire format: the envelope of the bus and every message that two processes exchange.
+
+Three roads, three families:
+
+* the *bus* (`events`): an `Envelope` for everybody. Its first six fields are the seed's, `metadata` holds what the type adds;
+* *voice* and *feed*, one pair per life: what a worker says to its supervisor and what it hears from it. Tagged
+  unions, decoded against a closed list: a malformed message raises `msgspec.DecodeError` and is dropped by its reader;
+* *birth*: what a newborn worker is told over its gate, once (`Birth`, with file descriptors beside it).
+
+Everything is JSON. Times are Unix seconds (float) where people read them; durations are seconds.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, Literal
+
+import msgspec
+
+VERSION: Final = 1
+
+Type = Literal[
+    "READY", "THOUGHT", "TOKEN", "HEARTBEAT", "DEATH", "RESURRECTION", "PRESSURE", "VERDICT", "STATE", "ENGINE", "SHUTDOWN", "SNAP", "GAP"
+]
+"""Types on the bus. `SNAP` answers one subscriber; `GAP` stands in a replay for events that nobody holds any more."""
+
+State = Literal["starting", "loading", "ready", "thinking", "paused", "stopping", "stopped", "dead", "backoff", "failed"]
+"""The states shown. A persona is in exactly one."""
+
+EXIT_MEMORY: Final = 77
+"""A worker's exit status after a MemoryError that it could still catch."""
+EXIT_REFUSED: Final = 78
+"""A worker or zygote that cannot go on for a reason that it has put in words."""
+EXIT_LIFELINE: Final = 79
+"""A worker that saw its supervisor go."""
+
+SHORT_WORDS: Final = 4096
+"""Characters of an unfinished thought that travel in a status or a DEATH: its end."""
+
+JAR: Final = "jar"
+"""`sender_id` of what the supervisor itself says."""
+
+
+class Envelope(msgspec.Struct, frozen=True, kw_only=True):
+    """One event on the bus.
+
+    `seq` counts every event of one supervisor (`epoch` counts supervisors of this jar), `topic_seq` those of one topic
+    (`TYPE.sender`): a subscriber to some topics notices a loss by `topic_seq`, one to all of them by `seq`.
+    """
+
+    type: Type
+    timestamp: float
+    sender_id: str
+    content: str = ""
+    crash_count: int = 0
+    metadata: dict[str, Any] = {}
+    v: int = VERSION
+    epoch: int = 0
+    seq: int = 0
+    topic_seq: int = 0
+    life: int = 0
+
+    @property
+    def topic(self) -> str:
+        return f"{self.type}.{self.sender_id}"
+
+
+# ── what is dead and why ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Evidence(msgspec.Struct, frozen=True, kw_only=True):
+    """What was found on the dead; `supervisor.autopsy` turns it into a cause."""
+
+    exit_code: int | None = None
+    signal: int | None = None
+    intent: str | None = None
+    """Who asked for it, recorded before the signal was sent: `operator`, `stop`, `deadline`, …"""
+    exit_words: str | None = None
+    """What the worker itself wrote about its end (`ExitWords`), if it could."""
+    stderr: tuple[str, ...] = ()
+    """Last lines it wrote to stderr, newest last."""
+
+
+class Death(msgspec.Struct, frozen=True, kw_only=True):
+    """Metadata of DEATH, and a line of `brainjar deaths --json`."""
+
+    persona: str
+    life: int
+    birth: int
+    at: float
+    cause: str
+    signal: int | None = None
+    exit_code: int | None = None
+    evidence: Evidence = Evidence()
+    last_words: str = ""
+    """The tokens of the thought that it had not finished."""
+    pid: int = 0
+    age_s: float = 0.0
+    tokens: int = 0
+    peak_private_bytes: int | None = None
+    deaths: int = 0
+    """How often this persona has now died."""
+    replayed: bool = False
+
+
+class Layer(msgspec.Struct, frozen=True, kw_only=True):
+    """One layer of the memory cap, as it is enforced on a living worker."""
+
+    name: Literal["rlimit", "cgroup", "watch"]
+    limit_bytes: int | None
+    used_bytes: int | None
+    effective: bool
+    counts: str
+    """What this layer counts, in words."""
+
+
+class Memory(msgspec.Struct, frozen=True, kw_only=True):
+    cap_bytes: int
+    private_bytes: int | None = None
+    layers: tuple[Layer, ...] = ()
+
+
+class LastDeath(msgspec.Struct, frozen=True, kw_only=True):
+    cause: str
+    signal: int | None
+    exit_code: int | None
+    at: float
+
+
+class PersonaStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """One persona in `brainjar status --json` and in a SNAP."""
+
+    name: str
+    role: str
+    state: State
+    pid: int | None
+    life: int
+    deaths: int
+    birth: int
+    memory: Memory
+    cpus: tuple[int, ...]
+    threads: int
+    tokens: int
+    tokens_per_s: float
+    last_death: LastDeath | None
+    model: str
+    since: float
+    """When it entered this state."""
+    ready_at: float | None
+    """When this life became READY."""
+    retry_at: float | None
+    """When the next life begins, while `dead` or `backoff`."""
+    failed_starts: int
+    """Starts in a row that never reached READY."""
+    reason: str
+    """Why it is in this state, where that is not plain; last failed start's reason."""
+    sees: tuple[str, ...]
+    waiting_s: float | None
+    """How long it has waited for the inference lease."""
+    thought: str
+    """The words of the thought it is in."""
+
+
+class SupervisorStatus(msgspec.Struct, frozen=True, kw_only=True):
+    pid: int
+    uptime_s: float
+    rss_bytes: int
+    version: str
+    epoch: int
+    ledger_error: str | None
+    """Why deaths cannot be written down just now, if so."""
+
+
+class Status(msgspec.Struct, frozen=True, kw_only=True):
+    jar: str
+    supervisor: SupervisorStatus
+    personas: tuple[PersonaStatus, ...]
+    lease: tuple[str, ...]
+    """Who holds the inference lease."""
+
+
+class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
+    """Metadata of SNAP: the state in which event `seq` of `epoch` left the jar, and the newest `topic_seq` of each topic."""
+
+    status: Status
+    topics: dict[str, int]
+
+
+# ── voice: worker -> supervisor ───────────────────────────────────────────────────────────────────────────────────────
+
+
+class Ready(msgspec.Struct, frozen=True, kw_only=True, tag="ready"):
+    """The worker has all it needs: model, context, mind, sockets."""
+
+    threads: int
+    restored_tokens: int
+    """Tokens of its past that it holds without having read them again."""
+    remembered: int
+    """Lines found in its mind."""
+    rlimit_bytes: int
+    """RLIMIT_DATA as it was set, the memory that it inherited included."""
+    baseline_bytes: int
+    """VmData at birth without the inherited context: where the budget starts."""
+
+
+class Ask(msgspec.Struct, frozen=True, kw_only=True, tag="ask"):
+    """Asks for the inference lease. Repeated until it is granted: asking twice changes nothing."""
+
+    turn: int
+
+
+class Yield(msgspec.Struct, frozen=True, kw_only=True, tag="yield"):
+    """Gives the lease back."""
+
+    turn: int
+
+
+class Token(msgspec.Struct, frozen=True, kw_only=True, tag="token"):
+    """Words as they come. `n` counts the pieces of this life; `turn` its thoughts."""
+
+    n: int
+    turn: int
+    text: str
+
+
+class Thought(msgspec.Struct, frozen=True, kw_only=True, tag="thought"):
+    """A finished thought, already committed to the mind as line `line`."""
+
+    line: int
+    turn: int
+    tokens: int
+    seconds: float
+    text: str
+
+
+class Trouble(msgspec.Struct, frozen=True, kw_only=True, tag="trouble"):
+    """Something that the worker survives but people should know: `what` is one line."""
+
+    what: str
+
+
+Voice = Ready | Ask | Yield | Token | Thought | Trouble
+
+
+# ── feed: supervisor -> worker ────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Lease(msgspec.Struct, frozen=True, kw_only=True, tag="lease"):
+    turn: int
+
+
+class Stop(msgspec.Struct, frozen=True, kw_only=True, tag="stop"):
+    """End cleanly now: drop the thought you are in, keep what is committed."""
+
+
+class Heard(msgspec.Struct, frozen=True, kw_only=True, tag="heard"):
+    """A thought of a persona that this one sees."""
+
+    by: str
+    life: int
+    text: str
+
+
+class News(msgspec.Struct, frozen=True, kw_only=True, tag="news"):
+    """A death or a resurrection of a persona that this one sees."""
+
+    about: str
+    event: Literal["death", "resurrection"]
+    life: int
+    deaths: int
+    cause: str = ""
+
+
+Feed = Lease | Stop | Heard | News
+
+
+# ── birth: supervisor -> newborn, over its gate ───────────────────────────────────────────────────────────────────────
+
+
+class Sampling(msgspec.Struct, frozen=True, kw_only=True):
+    temperature: float = 0.8
+    top_k: int = 40
+    top_p: float = 0.95
+    min_p: float = 0.05
+    repeat_penalty: float = 1.1
+    max_tokens: int = 120
+    """Longest thought, in tokens."""
+    seed: int | None = None
+    """None: a new one each life."""
+
+
+class Birth(msgspec.Struct, frozen=True, kw_only=True):
+    """All that a worker is told about itself. Beside it travel four descriptors: vitals, snapshot, stderr, and none else."""
+
+    name: str
+    role: str
+    birth: int
+    life: int
+    deaths: int
+    memory_cap: int
+    """Bytes that it may own privately."""
+    cpus: tuple[int, ...]
+    threads: int
+    prompt: str
+    first: str
+    """What is said to it to set its first thought going."""
+    voice: str
+    feed: str
+    mind: str
+    """Path of its mind.db."""
+    sampling: Sampling
+    last_cause: str | None
+    """The cause of its newest death."""
+
+
+class Hello(msgspec.Struct, frozen=True, kw_only=True):
+    """A newborn's first word over its gate, its own pidfd beside it; a zygote's is `Loaded`."""
+
+    pid: int
+
+
+class Loaded(msgspec.Struct, frozen=True, kw_only=True):
+    """A zygote holds its model, and forks from now on."""
+
+    pid: int
+    seconds: float
+    model_bytes: int
+    context_bytes: int
+    """VmData of the context that each worker inherits."""
+    n_ctx: int
+    n_ctx_train: int
+    description: str
+
+
+class LoadFailed(msgspec.Struct, frozen=True, kw_only=True):
+    why: str
+
+
+def decode_voice(data: bytes) -> Voice:
+    """Raise `msgspec.DecodeError` (or its `ValidationError`) for anything that is not a message of a worker."""
+    return _voice.decode(data)
+
+
+def decode_feed(data: bytes) -> Feed:
+    return _feed.decode(data)
+
+
+encode = msgspec.json.Encoder().encode
+_voice: msgspec.json.Decoder[Voice] = msgspec.json.Decoder(Voice)
+_feed: msgspec.json.Decoder[Feed] = msgspec.json.Decoder(Feed)
+_envelope = msgspec.json.Decoder(Envelope)
+decode_envelope = _envelope.decode

@@ -1,0 +1,1 @@
+"""Who thinks: the turn loop of a worker, its mind, its conversation."""

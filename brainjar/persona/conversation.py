@@ -1,0 +1,186 @@
+"""What a mind holds in its context: messages in the model's chat format that only ever grow at their end.
+
+Everything that was computed stays valid: a death is told as one more message. The text is rendered with the GGUF's own
+template, message by message; what a message adds is tokenized and appended to `tokens`, and whatever of `tokens` the
+engine has not computed yet waits until somebody does so under the inference lease (`settle`).
+
+When the window is full, whole oldest exchanges are cut out and the rest is kept as computed, where the architecture
+allows that. Where it does not, or where a template's text does not grow at its end, the newest messages are laid out
+anew, and as much is read again as differs from what the context holds.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Protocol
+
+from brainjar.engine.snapshot import Meta
+from brainjar.engine.template import Message, TemplateError
+
+_OVERHEAD: Final = 8
+"""Tokens that a chat format adds to a message, roughly: only for choosing what to keep."""
+
+
+class Reader(Protocol):
+    """What a conversation needs of an engine. `n_past` tokens are computed."""
+
+    n_ctx: int
+    n_past: int
+
+    def render(self, messages: list[Message], *, generate: bool) -> str: ...
+    def tokenize(self, text: str, *, start: bool = False) -> list[int]: ...
+    def feed(self, tokens: list[int]) -> bool: ...
+    def truncate(self, n: int) -> None: ...
+    def can_cut(self) -> bool: ...
+    def cut(self, start: int, end: int) -> None: ...
+
+
+class Conversation:
+    def __init__(self, engine: Reader, system: str) -> None:
+        self._engine = engine
+        self._system = system
+        self.messages: list[Message] = []
+        self.tokens: list[int] = []
+        """All of it: the first `engine.n_past` are computed."""
+        self.head = 0
+        """How many stand before the first message: the system prompt. 0 where the template does not let it stand apart."""
+        self.counts: list[int] = []
+        """How many each message added; [] when they cannot be told apart."""
+        self._text = ""
+        self._stale = False
+
+    @property
+    def unread(self) -> int:
+        """Tokens that wait to be computed."""
+        return len(self.tokens) - self._engine.n_past
+
+    # ── growing ──
+
+    def hear(self, content: str) -> None:
+        """Add what is said to the mind, and open its answer. What it had not answered yet becomes one message with it."""
+        if self.messages and self.messages[-1]["role"] == "user":
+            self.messages[-1] = {"role": "user", "content": f"{self.messages[-1]['content']}\n{content}"}
+            self._stale = True
+        else:
+            self._add("user", content, [])
+
+    def think(self, content: str, tokens: list[int]) -> None:
+        """Add the mind's own answer, as it was generated: its tokens are computed already."""
+        self._add("assistant", content, tokens)
+
+    def recall(self, content: str) -> None:
+        """Add an answer of earlier, which has yet to be read."""
+        self._add("assistant", content, self._engine.tokenize(content))
+
+    def _add(self, role: str, content: str, own: list[int]) -> None:
+        """Append a message of which `own` are the content's tokens; what the chat format puts around it follows from its text."""
+        self.messages.append({"role": role, "content": content})
+        if self._stale:
+            return
+        text = self._render(self.messages, generate=role == "user")
+        if len(self.messages) == 1:
+            self._begin(text)
+        said = self._text + content if own else self._text
+        if not text.startswith(said):
+            self.tokens += own
+            self._stale = True
+            return
+        added = own + self._engine.tokenize(text[len(said) :], start=not said)
+        self.tokens += added
+        self.counts.append(len(added))
+        self._text = text
+
+    def _begin(self, text: str) -> None:
+        alone = self._render([], generate=False)
+        self._text = alone if alone and text.startswith(alone) else ""
+        if self._text:
+            self.tokens += self._engine.tokenize(self._text, start=True)
+        self.head = len(self.tokens)
+
+    def _render(self, messages: list[Message], *, generate: bool) -> str:
+        try:
+            return self._engine.render([{"role": "system", "content": self._system}, *messages], generate=generate)
+        except TemplateError:  # gemma's knows no system role
+            if not messages:
+                return ""
+            first = {"role": messages[0]["role"], "content": f"{self._system}\n\n{messages[0]['content']}"}
+            return self._engine.render([first, *messages[1:]], generate=generate)
+
+    # ── the window ──
+
+    def settle(self, reserve: int) -> bool:
+        """Compute what is unread, leaving room for `reserve` tokens behind it. False when interrupted: call it again."""
+        if self._stale:
+            self._lay_out(self.messages)
+        if len(self.tokens) + reserve > self._engine.n_ctx:
+            self._make_room(reserve)
+        return self._engine.feed(self.tokens[self._engine.n_past :])
+
+    def _make_room(self, reserve: int) -> None:
+        goal = min(self._engine.n_ctx // 2, self._engine.n_ctx - reserve)
+        if self.head and self.counts and self._engine.can_cut():
+            drop = end = 0
+            # only whole exchanges that are computed already, and never the message that waits for its answer
+            while len(self.tokens) - end > goal and drop + 2 < len(self.messages):
+                exchange = sum(self.counts[drop : drop + 2])
+                if self.head + end + exchange > self._engine.n_past:
+                    break
+                end += exchange
+                drop += 2
+            if len(self.tokens) - end + reserve <= self._engine.n_ctx:
+                self._engine.cut(self.head, self.head + end)
+                del self.tokens[self.head : self.head + end], self.messages[:drop], self.counts[:drop]
+                self._text = self._render(self.messages, generate=self.messages[-1]["role"] == "user")
+                return
+        self._lay_out(self._newest(goal))
+
+    def _newest(self, goal: int) -> list[Message]:
+        """The newest messages that fit into about `goal` tokens, the first of them one that was said to the mind."""
+        room = goal - len(self._engine.tokenize(self._system))
+        first = len(self.messages) - 1
+        for i in range(len(self.messages) - 1, -1, -1):
+            room -= len(self._engine.tokenize(self.messages[i]["content"])) + _OVERHEAD
+            if room < 0:
+                break
+            if self.messages[i]["role"] == "user":
+                first = i
+        return self.messages[first:]
+
+    def _lay_out(self, messages: list[Message]) -> None:
+        """Hold exactly `messages`; keep of what is computed all that is the same from the start."""
+        computed = self.tokens[: self._engine.n_past]
+        self.messages, self.tokens, self.counts, self.head, self._text, self._stale = [], [], [], 0, "", False
+        for message in messages:
+            self._add(
+                message["role"], message["content"], self._engine.tokenize(message["content"]) if message["role"] == "assistant" else []
+            )
+        if self._stale:  # the text does not grow at its end: take it as a whole
+            text = self._render(messages, generate=messages[-1]["role"] == "user")
+            self.messages, self.tokens, self.counts, self.head = list(messages), self._engine.tokenize(text, start=True), [], 0
+            self._text, self._stale = text, False
+        same = 0
+        for had, wanted in zip(computed, self.tokens, strict=False):
+            if had != wanted:
+                break
+            same += 1
+        # the last token is always computed again: its logits are what the next thought begins with
+        self._engine.truncate(min(same, len(self.tokens) - 1))
+
+    # ── handing over ──
+
+    def meta(self, fingerprint: str, line: int) -> Meta:
+        """What describes the state that the engine can save now."""
+        return Meta(
+            fingerprint=fingerprint,
+            line=line,
+            head=self.head,
+            messages=tuple((m["role"], m["content"]) for m in self.messages),
+            counts=tuple(self.counts),
+            tokens=tuple(self.tokens),
+            n_past=self._engine.n_past,
+        )
+
+    def take(self, meta: Meta) -> None:
+        """Go on from `meta`, whose state the engine has just loaded."""
+        self.messages = [{"role": role, "content": content} for role, content in meta.messages]
+        self.tokens, self.counts, self.head = list(meta.tokens), list(meta.counts), meta.head
+        self._text = self._render(self.messages, generate=bool(self.messages) and self.messages[-1]["role"] == "user")

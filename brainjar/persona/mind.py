@@ -1,0 +1,86 @@
+"""The durable memory of one persona: `mind.db`, written by its worker alone, read by anybody who may.
+
+SQLite in WAL mode with synchronous=FULL: what is committed outlives SIGKILL and a power cut. Lines only ever get added.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from brainjar.minds import Kind as Kind
+from brainjar.minds import Line as Line
+
+SCHEMA: Final = 1
+
+
+class Mind:
+    def __init__(self, path: Path) -> None:
+        """Open or make it. A file that is no mind is set aside under a new name, and `set_aside` says where."""
+        self.set_aside: Path | None = None
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            self._db = self._open(path)
+        except sqlite3.DatabaseError as error:
+            if isinstance(error, sqlite3.OperationalError):
+                raise  # locked, disk full, no permission: nothing is wrong with the file
+            self.set_aside = path.with_name(f"{path.name}.damaged-{time.strftime('%Y%m%dT%H%M%S')}")
+            for suffix in ("-wal", "-shm", ""):
+                old = path.with_name(path.name + suffix)
+                if old.exists():
+                    old.rename(self.set_aside.with_name(self.set_aside.name + suffix))
+            self._db = self._open(path)
+
+    @staticmethod
+    def _open(path: Path) -> sqlite3.Connection:
+        db = sqlite3.connect(path, isolation_level=None, timeout=5.0)
+        db.execute("PRAGMA journal_mode=WAL")
+        db.execute("PRAGMA synchronous=FULL")
+        db.execute(
+            "CREATE TABLE IF NOT EXISTS lines (id INTEGER PRIMARY KEY, at REAL NOT NULL, life INTEGER NOT NULL,"
+            " kind TEXT NOT NULL, source TEXT NOT NULL, content TEXT NOT NULL)"
+        )
+        db.execute("CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID")
+        db.execute("INSERT OR IGNORE INTO meta VALUES ('schema', ?)", (SCHEMA,))
+        return db
+
+    def told_deaths(self) -> int:
+        """How many of its deaths it has been told of."""
+        row = self._db.execute("SELECT value FROM meta WHERE key = 'told_deaths'").fetchone()
+        return int(row[0]) if row else 0
+
+    def newest(self) -> int:
+        """Id of the newest line, 0 when there is none."""
+        return int(self._db.execute("SELECT coalesce(max(id), 0) FROM lines").fetchone()[0])
+
+    def count(self) -> int:
+        return int(self._db.execute("SELECT count(*) FROM lines").fetchone()[0])
+
+    def after(self, line: int, limit: int) -> list[Line]:
+        """The newest `limit` lines with an id above `line`, oldest first."""
+        rows = self._db.execute("SELECT * FROM lines WHERE id > ? ORDER BY id DESC LIMIT ?", (line, limit)).fetchall()
+        return [Line(*row) for row in reversed(rows)]
+
+    def add(self, life: int, lines: Sequence[tuple[Kind, str, str]], *, told_deaths: int | None = None) -> int:
+        """Commit (kind, source, content) lines at once; return the id of the newest. Raise sqlite3.OperationalError if it cannot."""
+        now = time.time()
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            for kind, source, content in lines:
+                self._db.execute(
+                    "INSERT INTO lines (at, life, kind, source, content) VALUES (?, ?, ?, ?, ?)", (now, life, kind, source, content)
+                )
+            if told_deaths is not None:
+                self._db.execute("INSERT OR REPLACE INTO meta VALUES ('told_deaths', ?)", (told_deaths,))
+            self._db.execute("COMMIT")
+        except BaseException:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            raise
+        return self.newest()
+
+    def close(self) -> None:
+        self._db.close()

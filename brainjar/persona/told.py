@@ -1,0 +1,32 @@
+"""What a persona is told, in words: by the jar of its deaths, of those it sees. All facts, none invented."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from brainjar.messages import News
+
+WORDS: Final = {
+    "killed-by-operator": "killed by the operator",
+    "supervisor-lost": "your whole world was cut off",
+    "cap-rlimit": "out of memory, at your cap",
+    "oom-kernel": "out of memory, taken by the kernel",
+    "segv": "a segmentation fault",
+    "abort": "an abort",
+}
+
+
+def cause_in_words(cause: str) -> str:
+    return WORDS.get(cause, cause.replace("-", " "))
+
+
+def of_own_death(deaths: int, cause: str | None) -> str:
+    """What a resurrected mind is told first. Short: it is read before the first new thought."""
+    times = "once" if deaths == 1 else f"{deaths} times"
+    return f"You have died {times}. Cause: {cause_in_words(cause or 'unknown')}. You live again. Go on."
+
+
+def of_another(news: News) -> str:
+    if news.event == "death":
+        return f"{news.about} died (death {news.deaths}): {cause_in_words(news.cause)}."
+    return f"{news.about} lives again (life {news.life})."

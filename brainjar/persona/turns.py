@@ -1,0 +1,311 @@
+"""The life of one worker: take over what the last life computed, then think, turn after turn, until told to stop.
+
+One thread thinks, listens and speaks; nothing else of this process may touch the engine. A turn:
+
+1. take in what came over the feed, commit it to the mind;
+2. ask for the inference lease and wait for it; only under it is anything computed;
+3. read what is new, think aloud: words go to the vitals (they survive SIGKILL) and to the voice;
+4. commit the thought, only then say it; leave the computed context to the next life; give the lease back.
+"""
+
+from __future__ import annotations
+
+import codecs
+import secrets
+import sqlite3
+import time
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from brainjar import messages
+from brainjar.bus import WorkerEnd
+from brainjar.engine.llama import Engine, EngineError
+from brainjar.engine.snapshot import Meta, Snapshots
+from brainjar.messages import Ask, Birth, Heard, Lease, News, Ready, Stop, Thought, Token, Trouble, Yield
+from brainjar.persona import told
+from brainjar.persona.conversation import Conversation
+from brainjar.persona.mind import Kind, Line, Mind
+from brainjar.vitals import Writer
+
+ASK_AGAIN_MS: Final = 1000
+SAY_WAIT_MS: Final = 2000
+SNAPSHOT_AFTER: Final = 16
+"""So many tokens read are worth a snapshot before the thought that follows: a note of a death is about 20."""
+NUDGE: Final = "Go on."
+HEARD_SHARE: Final = 4
+"""What is heard before one turn may fill 1/4 of the window; the newest is kept."""
+RECALL_LINES: Final = 400
+"""Lines of a mind that are looked at when its context must be read again; the window keeps far fewer."""
+
+
+class Stopped(Exception):
+    """The supervisor asked this life to end cleanly."""
+
+
+class Life:
+    def __init__(self, engine: Engine, birth: Birth, vitals: Writer, snapshots: Snapshots, limits: tuple[int, int]) -> None:
+        self.engine = engine
+        self.birth = birth
+        self.vitals = vitals
+        self.snapshots = snapshots
+        self.limits = limits
+        self.stopping = False
+        self.granted = 0
+        self.turn = 0
+        self.tokens = 0
+        self.think_ns = 0
+        self.sent = 0
+        self.line = 0
+        self.inbox: list[tuple[Kind, str, str]] = []
+        """Heard but not committed yet: (kind, source, content)."""
+        self.unread: list[str] = []
+        """Committed, and not in the conversation yet: what the next turn begins with."""
+        self.fingerprint = _fingerprint(engine, birth)
+        self.looked_ns = 0
+        self.saved_at = engine.computed
+
+    # ── birth ──
+
+    def prepare(self) -> None:
+        """All before READY. Raise what makes this start a failed one."""
+        self.bus = WorkerEnd(self.birth.voice, self.birth.feed)
+        self.mind = Mind(Path(self.birth.mind))
+        if self.mind.set_aside:
+            self.say(Trouble(what=f"mind.db was damaged; it is set aside as {self.mind.set_aside.name} and a new one begun"))
+        self.conversation = Conversation(self.engine, self.birth.prompt)
+        self.engine.set_threads(self.birth.threads)
+        seed = self.birth.sampling.seed
+        self.engine.set_sampling(self.birth.sampling, secrets.randbits(31) if seed is None else seed)
+        self.engine.set_interrupt(self._interrupted)
+        restored = self._take_snapshot()
+        if self.birth.deaths > self.mind.told_deaths():
+            text = told.of_own_death(self.birth.deaths, self.birth.last_cause)
+            self.mind.add(self.birth.life, [("told", messages.JAR, text)], told_deaths=self.birth.deaths)
+        self._recall(self.mind.after(self.line, RECALL_LINES))
+        self._check_prompt()
+        self._look(force=True)
+        limit, baseline = self.limits
+        self.say(
+            Ready(
+                threads=self.birth.threads,
+                restored_tokens=restored,
+                remembered=self.mind.count(),
+                rlimit_bytes=limit,
+                baseline_bytes=baseline,
+            ),
+            wait_ms=SAY_WAIT_MS,
+        )
+
+    def _take_snapshot(self) -> int:
+        def load(meta: Meta, state: memoryview) -> bool:
+            return meta.line <= self.mind.newest() and self.engine.load_state(state, meta.n_past)
+
+        meta = self.snapshots.read(self.fingerprint, load)
+        if meta is None:
+            return 0
+        self.conversation.take(meta)
+        self.line = meta.line
+        return meta.n_past
+
+    def _recall(self, lines: list[Line]) -> None:
+        """Put what the mind holds beyond the snapshot into the conversation; what has no answer yet waits for the next turn."""
+        for line in lines:
+            if line.kind != "thought":
+                self.unread.append(self._quote(line.kind, line.source, line.content))
+            else:
+                self.conversation.hear(self._opening())
+                self.conversation.recall(self.engine.defang(line.content))
+            self.line = line.id
+
+    def _check_prompt(self) -> None:
+        need = len(self.engine.tokenize(self.birth.prompt)) + self.birth.sampling.max_tokens + 64
+        if need > self.engine.n_ctx // 2:
+            raise EngineError(
+                f"persona.{self.birth.name}: its prompt and one thought need {need} tokens, more than half of its context of"
+                f" {self.engine.n_ctx}: shorten the prompt, lower sampling.max_tokens or raise model.context to {2 * need}"
+            )
+
+    # ── the loop ──
+
+    def live(self) -> None:
+        """Think until told to stop. Raise `Stopped` then; anything else that is raised is a death."""
+        while True:
+            self._listen(0)
+            self._commit_inbox()
+            self._wait_for_lease()
+            try:
+                self._think()
+            finally:
+                self.say(Yield(turn=self.turn), wait_ms=SAY_WAIT_MS)
+
+    def _wait_for_lease(self) -> None:
+        self.turn += 1
+        self.vitals.set(turn=self.turn)
+        while self.granted != self.turn:
+            self.say(Ask(turn=self.turn))
+            until = time.monotonic() + ASK_AGAIN_MS / 1000
+            while self.granted != self.turn and (left := until - time.monotonic()) > 0:
+                self._listen(max(1, int(left * 1000)))
+        self._commit_inbox()
+
+    def _think(self) -> None:
+        self.conversation.hear(self._opening())
+        reserve = self.birth.sampling.max_tokens + 16
+        started = time.monotonic_ns()
+        self.vitals.set(decode_ns=started)
+        while not self.conversation.settle(reserve):
+            self._must_stop()
+        if self.engine.computed - self.saved_at >= SNAPSHOT_AFTER:
+            self._leave_snapshot()  # or a death in this thought would have it all read again
+        text, tokens, began = self._generate()
+        self.vitals.set(decode_ns=0)
+        if text.strip():
+            self.line = self._commit([("thought", self.birth.name, text.strip())])
+            thought = Thought(
+                line=self.line, turn=self.turn, tokens=len(tokens), seconds=(time.monotonic_ns() - began) / 1e9, text=text.strip()
+            )
+            self.say(thought, wait_ms=SAY_WAIT_MS)
+        self.vitals.clear_words()
+        self.conversation.think(text, tokens)
+        self._leave_snapshot()
+        self._look()
+        if not text.strip():
+            self._listen(ASK_AGAIN_MS)  # a model that has nothing to say is not asked again at once
+
+    def _generate(self) -> tuple[str, list[int], int]:
+        """Think one thought. Return its text, its tokens and when it began."""
+        self.vitals.clear_words()
+        decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        words: list[str] = []
+        began = last = time.monotonic_ns()
+        thought: list[int] = []
+        while len(thought) < self.birth.sampling.max_tokens:
+            token = self.engine.sample()
+            if self.engine.ends(token):
+                break
+            text = decoder.decode(self.engine.piece(token))
+            thought.append(token)
+            self.tokens += 1
+            if text:
+                words.append(text)
+                self.vitals.word(text)
+                self.say(Token(n=self.tokens, turn=self.turn, text=text))
+            self._listen(0)
+            while not self.engine.feed([token]):
+                self._must_stop()
+            now = time.monotonic_ns()
+            self.think_ns += now - last
+            last = now
+            self.vitals.set(beat_ns=now, tokens=self.tokens, decode_ns=now, think_ns=self.think_ns)
+        words.append(decoder.decode(b"", final=True))
+        return "".join(words), thought, began
+
+    def _leave_snapshot(self) -> None:
+        self.saved_at = self.engine.computed
+        meta = self.conversation.meta(self.fingerprint, self.line)
+        try:
+            self.snapshots.write(meta, self.engine.state_size(), self.engine.save_state)
+        except OSError as error:
+            self.snapshots.discard()
+            self.say(Trouble(what=f"no room to leave the context to the next life ({error.strerror}): it will read its past again"))
+
+    # ── hearing ──
+
+    def _listen(self, wait_ms: int) -> None:
+        """Take what is on the feed; beat. Raise `Stopped` when told to."""
+        for body in self.bus.listen(wait_ms):
+            match messages.decode_feed(body):
+                case Stop():
+                    self.stopping = True
+                case Lease(turn=turn):
+                    self.granted = turn
+                case Heard(by=by, text=text):
+                    self.inbox.append(("heard", by, text))
+                case News() as news:
+                    self.inbox.append(("told", messages.JAR, told.of_another(news)))
+        self.vitals.set(beat_ns=time.monotonic_ns())
+        self._must_stop()
+
+    def _must_stop(self) -> None:
+        if self.stopping:
+            raise Stopped
+
+    def _interrupted(self) -> bool:
+        """Asked by llama.cpp in the middle of a decode, where nothing may be raised."""
+        try:
+            self._listen(0)
+        except Stopped:
+            pass
+        return self.stopping
+
+    def _opening(self) -> str:
+        """What this turn begins with: what is unread, newest kept; else what sets a mind going."""
+        room = self.engine.n_ctx // HEARD_SHARE
+        kept: list[str] = []
+        for text in reversed(self.unread):
+            room -= len(self.engine.tokenize(text)) + 1
+            if room < 0:
+                break
+            kept.insert(0, text)
+        if self.unread and not kept:  # one message larger than the room: its end
+            kept = [self.unread[-1][-self.engine.n_ctx // HEARD_SHARE :]]
+        self.unread = []
+        if kept:
+            return "\n".join(kept)
+        return NUDGE if self.conversation.messages else self.birth.first
+
+    def _quote(self, kind: str, source: str, content: str) -> str:
+        text = self.engine.defang(content)
+        if kind == "heard":
+            return f"{source}: {text}"
+        return f"A voice from outside: {text}" if kind == "said" else text
+
+    # ── remembering ──
+
+    def _commit_inbox(self) -> None:
+        if self.inbox:
+            lines, self.inbox = self.inbox, []
+            self.line = self._commit(lines)
+            self.unread += [self._quote(*line) for line in lines]
+
+    def _commit(self, lines: list[tuple[Kind, str, str]]) -> int:
+        """Commit to the mind; wait while the disk is full rather than think what cannot be remembered."""
+        said = False
+        while True:
+            try:
+                return self.mind.add(self.birth.life, lines)
+            except sqlite3.OperationalError as error:
+                if not said:
+                    self.say(Trouble(what=f"cannot write {self.birth.mind}: {error}; thinking waits until it can"), wait_ms=SAY_WAIT_MS)
+                    said = True
+                self._listen(ASK_AGAIN_MS)
+
+    # ── speaking ──
+
+    def say(self, message: messages.Voice, *, wait_ms: int = 0) -> None:
+        """Send to the supervisor. Without `wait_ms` it may be lost when the queue is full: only words and repeated asking go so."""
+        body = messages.encode(message)
+        if self.bus.say(body, wait_ms=wait_ms):
+            self.sent += 1
+            self.vitals.set(sent=self.sent)
+
+    def _look(self, *, force: bool = False) -> None:
+        """Read how much memory this process owns alone; some milliseconds, so not at every turn."""
+        now = time.monotonic_ns()
+        if not force and now - self.looked_ns < 2_000_000_000:
+            return
+        self.looked_ns = now
+        with open("/proc/self/smaps_rollup", "rb") as f:
+            private = sum(int(line.split()[1]) for line in f if line.startswith((b"Private_", b"Swap:")))
+        self.vitals.set(private_bytes=private * 1024)
+
+    def close(self) -> None:
+        self.mind.close()
+        self.bus.close()
+
+
+def _fingerprint(engine: Engine, birth: Birth) -> str:
+    """All that a computed context depends on: the model's file, its parameters, the prompt."""
+    return msgspec.json.encode((engine.identity, engine.n_ctx, birth.prompt)).decode()

@@ -1,0 +1,1 @@
+"""Who keeps: one thread, one poll loop, no model, no rendering, no waiting."""

@@ -1,0 +1,123 @@
+"""What the jar announces: numbered when it happens, on record before it goes out, kept for a while for who missed it.
+
+One lap of the loop: `announce` numbers events and holds them; `flush` commits to the ledger what must never be lost
+(DEATH, RESURRECTION, STATE), then publishes everything in order. While the disk is full the jar goes on: events go out
+unrecorded, their rows stay queued in the ledger, and `ledger.error` says so.
+
+For a subscriber that lost something (PUB/SUB loses by design): two rings of bounded length, one for what is gone in a
+blink (TOKEN, HEARTBEAT) so that it cannot push out the rest, and behind them the ledger's journal.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+from brainjar.bus import Events
+from brainjar.ledger import Ledger
+from brainjar.messages import JAR, Envelope, Type, encode
+
+JOURNALLED: Final = frozenset({"DEATH", "RESURRECTION", "STATE"})
+FLEETING: Final = frozenset({"TOKEN", "HEARTBEAT"})
+RING: Final = 2048
+FLEETING_RING: Final = 1024
+
+
+class Bulletin:
+    def __init__(self, events: Events, ledger: Ledger) -> None:
+        self._events = events
+        self._ledger = ledger
+        self.epoch = ledger.epoch
+        self.seq = 0
+        self.topics: dict[str, int] = {}
+        self._out: list[tuple[Envelope, bytes]] = []
+        self._lasting: deque[tuple[int, bytes]] = deque(maxlen=RING)
+        self._fleeting: deque[tuple[int, bytes]] = deque(maxlen=FLEETING_RING)
+        self.witness: Callable[[Envelope], None] | None = None
+        """Is shown every event as it goes out: the plain log of a foreground run."""
+
+    def announce(
+        self,
+        type: Type,
+        sender: str = JAR,
+        content: str = "",
+        *,
+        life: int = 0,
+        deaths: int = 0,
+        metadata: dict[str, Any] | None = None,
+        journal: bool | None = None,
+    ) -> None:
+        """Number an event and hold it until the end of this lap. `journal`: keep it for ever, by default if its type is."""
+        topic = f"{type}.{sender}"
+        self.seq += 1
+        self.topics[topic] = self.topics.get(topic, 0) + 1
+        envelope = Envelope(
+            type=type,
+            timestamp=time.time(),
+            sender_id=sender,
+            content=content,
+            crash_count=deaths,
+            metadata=metadata or {},
+            epoch=self.epoch,
+            seq=self.seq,
+            topic_seq=self.topics[topic],
+            life=life,
+        )
+        body = encode(envelope)
+        if type in JOURNALLED if journal is None else journal:
+            self._ledger.keep(envelope, body)
+        self._out.append((envelope, body))
+
+    def flush(self) -> None:
+        """Commit, then publish. What the ledger cannot take now is published all the same: the living must not wait for a disk."""
+        self._ledger.commit()
+        out, self._out = self._out, []
+        for envelope, body in out:
+            self._events.publish(envelope.topic, body)
+            (self._fleeting if envelope.type in FLEETING else self._lasting).append((envelope.seq, body))
+            if envelope.type in JOURNALLED:
+                self._ledger.published(envelope)
+            if self.witness is not None:
+                self.witness(envelope)
+
+    def answer(self, nonce: str, metadata: dict[str, Any]) -> None:
+        """Send a snapshot to one subscriber. It is no event and takes no number: it says after which one it stands."""
+        envelope = Envelope(
+            type="SNAP", timestamp=time.time(), sender_id=nonce, metadata=metadata, epoch=self.epoch, seq=self.seq, topic_seq=0
+        )
+        self._events.publish(envelope.topic, encode(envelope))
+
+    def replay(self, epoch: int, since: int) -> Iterator[bytes]:
+        """The events of `epoch` after number `since` that anybody still holds; a GAP stands for each run that nobody does."""
+        if epoch > self.epoch or epoch < 1:
+            return
+        for past in range(epoch, self.epoch):
+            yield from (body for _, body in self._ledger.journal(past, since if past == epoch else 0, 2**62))
+        after = since if epoch == self.epoch else 0
+        held = dict(self._lasting) | dict(self._fleeting)
+        oldest = min(self._lasting[0][0] if self._lasting else self.seq + 1, self.seq + 1)
+        for seq, body in self._ledger.journal(self.epoch, after, oldest - 1):
+            held.setdefault(seq, body)
+        last = after
+        for seq in sorted(seq for seq in held if seq > after):
+            if seq > last + 1:
+                yield self._gap(last + 1, seq - 1)
+            yield held[seq]
+            last = seq
+        if last < self.seq:
+            yield self._gap(last + 1, self.seq)
+
+    def _gap(self, first: int, last: int) -> bytes:
+        content = f"{last - first + 1} events are no longer held"
+        envelope = Envelope(
+            type="GAP",
+            timestamp=time.time(),
+            sender_id=JAR,
+            content=content,
+            metadata={"first": first, "last": last},
+            epoch=self.epoch,
+            seq=last,
+        )
+        return encode(envelope)

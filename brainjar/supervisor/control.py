@@ -1,0 +1,166 @@
+"""The control socket: a plain unix socket, one JSON object a line, and the kernel's word on who is calling.
+
+Served are processes of this user and of root. Never served is a process of the jar itself: whatever descends from the
+supervisor but its view. The answer to a request may come at once or when its effect has; a caller that does not read
+loses its connection, never the loop's time.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from brainjar.bus import CONTROL
+
+REQUEST_BYTES: Final = 64 * 1024
+BACKLOG_BYTES: Final = 32 * 1024 * 1024
+CONNECTIONS: Final = 32
+_UCRED: Final = struct.Struct("3i")
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True):
+    cmd: str
+    name: str | None = None
+    epoch: int | None = None
+    since: int = 0
+
+
+_decoder = msgspec.json.Decoder(Request)
+
+
+class Connection:
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self.sock.setblocking(False)
+        self._in = b""
+        self._out = bytearray()
+        self.closing = False
+
+    @property
+    def fd(self) -> int:
+        return self.sock.fileno()
+
+    @property
+    def wants_write(self) -> bool:
+        return bool(self._out)
+
+    def read(self) -> list[Request | str]:
+        """The requests that have come; a str is what was wrong with one. At the end of the stream, `closing`."""
+        try:
+            chunk = self.sock.recv(REQUEST_BYTES)
+        except BlockingIOError:
+            return []
+        except OSError:
+            chunk = b""
+        if not chunk:
+            self.closing = True
+            return []
+        self._in += chunk
+        *lines, self._in = self._in.split(b"\n")
+        if len(self._in) > REQUEST_BYTES:
+            self.closing = True
+            return []
+        return [_request(line) for line in lines if line.strip()]
+
+    def event(self, body: bytes) -> None:
+        self._send(b'{"event":' + body + b"}\n")
+
+    def done(self, say: str, exit: int = 0, **more: Any) -> None:
+        """The last line of an answer."""
+        self._send(msgspec.json.encode({"done": True, "exit": exit, "say": say, **more}) + b"\n")
+
+    def _send(self, line: bytes) -> None:
+        if len(self._out) + len(line) > BACKLOG_BYTES:
+            self.closing = True
+            return
+        self._out += line
+        self.write()
+
+    def write(self) -> None:
+        try:
+            while self._out:
+                sent = self.sock.send(self._out)
+                del self._out[:sent]
+        except BlockingIOError:
+            pass
+        except OSError:
+            self._out.clear()
+            self.closing = True
+
+    def close(self) -> None:
+        self.write()
+        self.sock.close()
+
+
+def _request(line: bytes) -> Request | str:
+    try:
+        return _decoder.decode(line)
+    except msgspec.DecodeError as error:
+        return f"not a request: {error}"
+
+
+class Control:
+    def __init__(self, runtime_dir: Path, is_view: Callable[[int], bool]) -> None:
+        self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.listener.bind(str(runtime_dir / CONTROL))
+        self.listener.listen(16)
+        self.listener.setblocking(False)
+        self.connections: dict[int, Connection] = {}
+        self._is_view = is_view
+
+    def accept(self) -> Connection | None:
+        """A new connection, or None: there was none, or it is not served (and was told so)."""
+        try:
+            sock, _ = self.listener.accept()
+        except OSError:
+            return None
+        connection = Connection(sock)
+        refusal = self._refuse(sock)
+        if refusal is None and len(self.connections) >= CONNECTIONS:
+            refusal = f"{CONNECTIONS} callers are connected already; try again"
+        if refusal is not None:
+            connection.done(refusal, exit=1)
+            connection.close()
+            return None
+        self.connections[connection.fd] = connection
+        return connection
+
+    def _refuse(self, sock: socket.socket) -> str | None:
+        pid, uid, _ = _UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
+        if uid not in (0, os.geteuid()):
+            return f"this jar belongs to uid {os.geteuid()}; uid {uid} is not served"
+        if pid <= 0:
+            return "a process of another pid namespace is not served"
+        if not self._is_view(pid) and _descends_from(pid, os.getpid()):
+            return "a process of the jar itself is not served"
+        return None
+
+    def drop(self, connection: Connection) -> None:
+        self.connections.pop(connection.fd, None)
+        connection.close()
+
+    def close(self) -> None:
+        for connection in list(self.connections.values()):
+            self.drop(connection)
+        self.listener.close()
+
+
+def _descends_from(pid: int, ancestor: int) -> bool:
+    """Whether `ancestor` is among the parents of `pid`. The supervisor is a subreaper, so that no orphan of the jar escapes this."""
+    for _ in range(64):
+        if pid == ancestor:
+            return True
+        if pid <= 1:
+            return False
+        try:
+            with open(f"/proc/{pid}/stat", "rb") as f:
+                pid = int(f.read().rpartition(b")")[2].split()[1])
+        except (OSError, ValueError, IndexError):
+            return True  # who cannot be looked at is not trusted
+    return True

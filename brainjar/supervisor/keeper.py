@@ -1,0 +1,336 @@
+"""Carries out what the lifecycle table says, for one worker at a time. Owned by the loop, called from nowhere else.
+
+Nothing here waits: an action does its one thing and sets the deadline by which the next event must have come.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import msgspec
+import zmq
+
+from brainjar.config import Config, Model
+from brainjar.ledger import Ledger
+from brainjar.messages import SHORT_WORDS, Birth, Death, Evidence, Feed, Heard, LastDeath, Lease, News, Ready, Stop, encode
+from brainjar.supervisor import autopsy, logs, restart
+from brainjar.supervisor.bulletin import Bulletin
+from brainjar.supervisor.gate import Gate
+from brainjar.supervisor.lifecycle import SHOWN, Event, Phase, step
+from brainjar.supervisor.premises import LOGS, MINDS, Premises
+from brainjar.supervisor.worker import Process, Worker
+from brainjar.supervisor.zygotes import Standing, Zygote
+
+START_S: Final = 120.0
+"""From the fork to READY: a snapshot is taken over, a mind is opened; the model is loaded already."""
+STOP_S: Final = 5.0
+TERM_S: Final = 2.0
+KILL_AGAIN_S: Final = 1.0
+DRAIN_S: Final = 0.02
+"""How long the pipe of the dead is listened to when it has said that more is in it."""
+
+
+class Keeper:
+    def __init__(
+        self,
+        config: Config,
+        premises: Premises,
+        ledger: Ledger,
+        bulletin: Bulletin,
+        context: zmq.Context[zmq.Socket[bytes]],
+        clock: Callable[[], float],
+    ) -> None:
+        self.config = config
+        self.premises = premises
+        self.ledger = ledger
+        self.bulletin = bulletin
+        self.clock = clock
+        self._context = context
+        self.gate = Gate(config.inference.max_concurrent)
+        now, wall = clock(), time.time()
+        self.workers = {p.name: Worker(p, ledger.record(p.name), now, wall) for p in config.personas}
+        self.zygotes = {model: Zygote(model, premises.state_dir / LOGS / "zygote.log") for model in config.models}
+        for worker in self.workers.values():
+            worker.rises = worker.life > 1 and not ledger.lived(worker.name, worker.life)
+
+    # ── the table at work ──
+
+    def happen(self, worker: Worker, event: Event) -> None:
+        phase, actions = step(worker.phase, event)
+        shown = SHOWN[worker.phase]
+        if phase is not worker.phase:
+            worker.phase, worker.deadline, worker.retry_at = phase, None, None
+        for action in actions:
+            getattr(self, f"_{action}")(worker)
+        if SHOWN[worker.phase] != shown:
+            worker.since = time.time()
+            self._announce_state(worker)
+        if worker.phase is Phase.STOPPED and worker.start_after_stop:
+            worker.start_after_stop = False
+            self.happen(worker, Event.START)
+
+    def _announce_state(self, worker: Worker) -> None:
+        state = SHOWN[worker.phase]
+        self.bulletin.announce(
+            "STATE",
+            worker.name,
+            worker.reason or state,
+            life=worker.life,
+            deaths=worker.deaths,
+            metadata={"state": state, "since": worker.since, "reason": worker.reason, "retry_at": worker.retry_at, "pid": worker.pid},
+        )
+
+    # ── actions: birth ──
+
+    def _load(self, worker: Worker) -> None:
+        zygote = self.zygotes[worker.persona.model]
+        if zygote.standing is Standing.LOADED:
+            self.happen(worker, Event.LOADED)
+        elif zygote.standing is Standing.ABSENT:
+            try:
+                zygote.start()
+            except OSError as error:
+                worker.reason = f"no process for the model could be made: {error.strerror}"
+                self.happen(worker, Event.UNLOADED)
+
+    def _fork(self, worker: Worker) -> None:
+        worker.births += 1
+        worker.reason = ""
+        now = self.clock()
+        self.ledger.begin(worker.name, worker.births, worker.life, time.time())
+        self.bulletin.flush()  # the birth is on record before there is a process, or a killed supervisor would not know of it
+        log = self.premises.state_dir / LOGS / f"{worker.name}.log"
+        worker.deadline = now + START_S
+        try:
+            worker.process = Process(self._context, self.premises.runtime_dir, log, worker.name, now)
+        except (OSError, zmq.ZMQError) as error:
+            worker.reason = f"no sockets or memory for a new worker: {error.strerror}"
+            self.happen(worker, Event.EXIT)
+            return
+        zygote = self.zygotes[worker.persona.model]
+        forked = zygote.fork(worker.process.theirs.fileno())
+        worker.process.release_gate_end()
+        if not forked:
+            worker.reason = "the process that holds the model did not take the request to fork"
+            self.happen(worker, Event.EXIT)
+
+    def _hand_over(self, worker: Worker) -> None:
+        persona, process = worker.persona, worker.process
+        assert process is not None
+        birth = Birth(
+            name=persona.name,
+            role=persona.role,
+            birth=worker.births,
+            life=worker.life,
+            deaths=worker.deaths,
+            memory_cap=persona.memory,
+            cpus=persona.cpus,
+            threads=persona.threads,
+            prompt=persona.prompt,
+            first=persona.first,
+            voice=str(process.channel.voice_path),
+            feed=str(process.channel.feed_path),
+            mind=str(self.premises.state_dir / MINDS / persona.name / "mind.db"),
+            sampling=persona.sampling,
+            last_cause=worker.last_death.cause if worker.last_death else None,
+        )
+        process.hand_over(birth, worker.snapshots)
+        self.ledger.arrived(worker.name, worker.births, process.pid)
+
+    def ready(self, worker: Worker, message: Ready) -> None:
+        if worker.process is not None and worker.process.ready is None:
+            worker.process.ready = message
+            self.happen(worker, Event.READY)
+
+    def _announce(self, worker: Worker) -> None:
+        process = worker.process
+        assert process is not None and process.ready is not None
+        process.ready_at, process.ready_wall = self.clock(), time.time()
+        worker.failed_starts, worker.reason = 0, ""
+        self.ledger.ready(worker.name, worker.births, process.ready_wall)
+        if worker.rises:
+            worker.rises = False
+            text = f"{worker.name} lives again: life {worker.life}"
+            after = round(process.ready_at - worker.died_at, 3) if worker.died_at else None
+            metadata = {"birth": worker.births, "pid": process.pid, "after_s": after}
+            self.bulletin.announce("RESURRECTION", worker.name, text, life=worker.life, deaths=worker.deaths, metadata=metadata)
+            self._tell_seers(worker, News(about=worker.name, event="resurrection", life=worker.life, deaths=worker.deaths))
+        metadata = msgspec.to_builtins(process.ready) | {"pid": process.pid, "birth": worker.births}
+        text = f"{worker.name} is ready: pid {process.pid}, life {worker.life}"
+        self.bulletin.announce("READY", worker.name, text, life=worker.life, deaths=worker.deaths, metadata=metadata)
+
+    def _give_up_start(self, worker: Worker) -> None:
+        assert worker.process is not None
+        worker.process.words = f"not ready {START_S:g} s after it was forked"
+        if worker.process.pidfd >= 0:
+            worker.process.signal(signal.SIGKILL)
+            worker.deadline = self.clock() + KILL_AGAIN_S
+        else:
+            self.happen(worker, Event.EXIT)
+
+    def _give_up_fork(self, worker: Worker) -> None:
+        worker.reason = worker.reason or self.zygotes[worker.persona.model].why
+
+    def _record_failed_start(self, worker: Worker) -> None:
+        process = worker.process
+        if process is not None:
+            self.free_lease(worker)
+            if process.words:
+                worker.reason = process.words
+            elif process.wait is not None:
+                worker.reason = autopsy.in_words(self._evidence(worker))
+            process.close()
+            worker.process = None
+        self.ledger.failed_start(worker.name, worker.births, time.time(), worker.reason)
+
+    def _retry_later(self, worker: Worker) -> None:
+        worker.failed_starts += 1
+        worker.reason = worker.reason or self.zygotes[worker.persona.model].why or "it ended before it was ready"
+        pause = restart.after_failed_start(worker.failed_starts, backoff_max=self.config.restart.backoff_max)
+        worker.deadline, worker.retry_at = self.clock() + pause, time.time() + pause
+
+    # ── actions: the end ──
+
+    def kill(self, worker: Worker) -> None:
+        """By the operator's hand. The intent is on record before the signal is out."""
+        assert worker.process is not None
+        worker.process.intent = "operator"
+        worker.process.signal(signal.SIGKILL)
+
+    def _ask_stop(self, worker: Worker) -> None:
+        self.tell(worker, Stop())
+        worker.deadline = self.clock() + STOP_S
+
+    def _terminate(self, worker: Worker) -> None:
+        assert worker.process is not None
+        worker.process.signal(signal.SIGTERM)
+        worker.deadline = self.clock() + TERM_S
+
+    def _kill(self, worker: Worker) -> None:
+        process = worker.process
+        worker.deadline = self.clock() + KILL_AGAIN_S
+        if process is None:
+            self.happen(worker, Event.EXIT)
+        elif process.pidfd >= 0:
+            process.signal(signal.SIGKILL)
+        else:
+            process.gate.close()  # not born yet: it finds its gate shut and leaves
+            self.happen(worker, Event.EXIT)
+
+    def _free_lease(self, worker: Worker) -> None:
+        self.free_lease(worker)
+
+    def _drain(self, worker: Worker) -> None:
+        worker.died_at = self.clock()
+        worker.deadline = worker.died_at + DRAIN_S
+        if self.silent(worker):
+            self.happen(worker, Event.SILENT)
+
+    def silent(self, worker: Worker) -> bool:
+        """Whether all that the dead worker sent has been heard. What it claims beyond the drain's deadline is lost."""
+        assert worker.process is not None
+        return worker.process.heard + worker.process.malformed >= worker.vitals().sent
+
+    def _evidence(self, worker: Worker) -> Evidence:
+        process = worker.process
+        assert process is not None and process.wait is not None
+        return Evidence(
+            exit_code=process.wait.exit_code,
+            signal=process.wait.signal,
+            intent=process.intent,
+            exit_words=worker.vitals().exit_words or None,
+            stderr=logs.tail(process.stderr, process.log_from),
+        )
+
+    def _bury(self, worker: Worker) -> None:
+        process = worker.process
+        assert process is not None and process.wait is not None
+        seen = worker.vitals()
+        evidence = self._evidence(worker)
+        cause = autopsy.cause(evidence)
+        now = time.time()
+        life = worker.life
+        worker.remember(LastDeath(cause=cause, signal=evidence.signal, exit_code=evidence.exit_code, at=now))
+        death = Death(
+            persona=worker.name,
+            life=life,
+            birth=worker.births,
+            at=now,
+            cause=cause,
+            signal=evidence.signal,
+            exit_code=evidence.exit_code,
+            evidence=evidence,
+            last_words=seen.words[-SHORT_WORDS:],
+            pid=process.pid,
+            age_s=round(worker.died_at - process.started, 3),
+            tokens=seen.tokens,
+            peak_private_bytes=seen.peak_private_bytes or None,
+            deaths=worker.deaths,
+        )
+        self.ledger.died(death)
+        text = f"{worker.name} died in life {life}: {cause} ({autopsy.in_words(evidence)})"
+        self.bulletin.announce("DEATH", worker.name, text, life=life, deaths=worker.deaths, metadata=msgspec.to_builtins(death))
+        self._tell_seers(worker, News(about=worker.name, event="death", life=life, deaths=worker.deaths, cause=cause))
+        process.close()
+        worker.process = None
+
+    def _rise_later(self, worker: Worker) -> None:
+        r = self.config.restart
+        wall = time.time()
+        pause = restart.after_death(worker.recent, wall, pause=r.pause, intensity=r.intensity, window=r.window, backoff_max=r.backoff_max)
+        worker.reason = (
+            "" if pause <= r.pause else f"{r.intensity} deaths within {r.window:g} s were too many: the pause has grown to {pause:g} s"
+        )
+        worker.deadline, worker.retry_at = self.clock() + pause, wall + pause
+
+    def _record_stop(self, worker: Worker) -> None:
+        process = worker.process
+        if process is not None:
+            process.close()
+            worker.process = None
+        worker.reason = ""
+        self.ledger.stopped(worker.name, worker.births, time.time())
+
+    # ── between workers ──
+
+    def tell(self, worker: Worker, message: Feed) -> None:
+        if worker.process is not None:
+            worker.process.channel.tell(encode(message))
+
+    def _tell_seers(self, about: Worker, message: Feed) -> None:
+        for other in self.workers.values():
+            if about.name in other.persona.sees and other.phase is Phase.READY:
+                self.tell(other, message)
+
+    def spread(self, worker: Worker, text: str) -> None:
+        """A finished thought, to those who see this persona and to nobody else."""
+        self._tell_seers(worker, Heard(by=worker.name, life=worker.life, text=text))
+
+    def free_lease(self, worker: Worker) -> None:
+        self.gate.release(worker.name)
+        self.grant()
+
+    def grant(self) -> None:
+        for name in self.gate.grant():
+            worker = self.workers[name]
+            if worker.process is not None:
+                self.tell(worker, Lease(turn=worker.process.turn))
+
+    def ask_lease(self, worker: Worker, turn: int) -> None:
+        process = worker.process
+        if process is None or worker.phase is not Phase.READY:
+            return
+        process.turn = turn
+        if not process.channel.listened_to():
+            return  # its feed is not connected yet: a lease would be lost, and the loop asks again when it is
+        if worker.name in self.gate.holders:
+            self.tell(worker, Lease(turn=turn))  # what it was told before was lost
+        else:
+            self.gate.ask(worker.name, self.clock())
+            self.grant()
+
+    def workers_of(self, model: Model) -> Sequence[Worker]:
+        return [worker for worker in self.workers.values() if worker.persona.model == model]

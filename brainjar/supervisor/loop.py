@@ -1,0 +1,410 @@
+"""The supervisor: one thread, one poll, one owner of all mutable state.
+
+A lap: wait for the first of {a pidfd, a zygote, a newborn's gate, a voice, a subscriber, a caller, a signal, the nearest
+deadline}; handle what has come; reap strangers; let deadlines happen; then `Bulletin.flush`: commit, publish. What must
+follow a publication (the next life after a DEATH) is due in the next lap at the earliest, and so comes after it.
+
+It never waits for anything but that poll; it imports no model, no renderer, no numpy.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+
+import msgspec
+import zmq
+
+from brainjar import __version__, bus, messages
+from brainjar.config import Config
+from brainjar.isolation import bonds
+from brainjar.ledger import Ledger
+from brainjar.messages import JAR, Ask, Ready, Snapshot, Status, SupervisorStatus, Thought, Token, Trouble, Yield
+from brainjar.supervisor import logs, reaper
+from brainjar.supervisor.bulletin import Bulletin
+from brainjar.supervisor.control import Connection, Control
+from brainjar.supervisor.keeper import Keeper
+from brainjar.supervisor.lifecycle import Event, Phase
+from brainjar.supervisor.orders import Orders
+from brainjar.supervisor.premises import Premises
+from brainjar.supervisor.terminal import Terminal
+from brainjar.supervisor.worker import Worker
+from brainjar.supervisor.zygotes import Standing, Zygote
+
+HEARTBEAT_S: Final = 1.0
+VOICES_PER_LAP: Final = 64
+REAP_AGAIN_S: Final = 0.005
+"""When a dead worker's first parent has not quite gone, and so cannot be reaped by us yet."""
+_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD)
+
+
+class Supervisor:
+    def __init__(
+        self, config: Config, premises: Premises, ledger: Ledger, terminal: Terminal, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.config = config
+        self.premises = premises
+        self.ledger = ledger
+        self.terminal = terminal
+        self.clock = clock
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
+        self._events = bus.Events(self._context, premises.runtime_dir)
+        self.bulletin = Bulletin(self._events, ledger)
+        self.bulletin.witness = terminal.witness
+        self.keeper = Keeper(config, premises, ledger, self.bulletin, self._context, clock)
+        self.orders = Orders(self.keeper, self.status, self.stop)
+        self._control = Control(premises.runtime_dir, lambda pid: pid == terminal.pid and pid > 0)
+        self._started = clock()
+        self._next_beat = self._started
+        self._stopping = False
+        self._said_farewell = False
+        self._reap_again = False
+        self._wake, self._woken = socket.socketpair()
+        self._snapshots_wanted: list[str] = []
+
+    # ── from start to end ──
+
+    def run(self) -> int:
+        """Run the jar until it is stopped; return the exit status."""
+        bonds.become_subreaper()
+        self._catch_signals()
+        try:
+            self._begin()
+            while not self._over():
+                self._lap()
+            return 0
+        finally:
+            self._end()
+
+    def _begin(self) -> None:
+        for envelope in self.ledger.unpublished():
+            metadata = envelope.metadata | {"replayed": True, "epoch": envelope.epoch, "seq": envelope.seq}
+            self.bulletin.announce(
+                envelope.type,
+                envelope.sender_id,
+                envelope.content,
+                life=envelope.life,
+                deaths=envelope.crash_count,
+                metadata=metadata,
+                journal=False,
+            )
+            self.ledger.published(envelope)
+        self.bulletin.flush()
+        self.terminal.start()
+        for worker in self.keeper.workers.values():
+            self.keeper.happen(worker, Event.START)
+
+    def announce_lost(self, deaths: Iterable[messages.Death]) -> None:
+        """Announce the lives that a killed supervisor left open."""
+        for death in deaths:
+            text = f"{death.persona} died in life {death.life}: {death.cause} (its supervisor was killed)"
+            metadata = msgspec.to_builtins(death)
+            self.bulletin.announce("DEATH", death.persona, text, life=death.life, deaths=death.deaths, metadata=metadata)
+
+    def stop(self) -> None:
+        """Begin to stop; asked again, end at once what is still there."""
+        again, self._stopping = self._stopping, True
+        for worker in self.keeper.workers.values():
+            worker.start_after_stop = False
+            self.keeper.happen(worker, Event.STOP)
+            if again and worker.phase in (Phase.STOPPING, Phase.TERMINATING) and worker.process is not None:
+                worker.process.signal(signal.SIGKILL)
+
+    def _over(self) -> bool:
+        """Whether all is ended. Past the last worker: say so, then end zygotes and view."""
+        if not self._stopping or any(worker.phase is not Phase.STOPPED for worker in self.keeper.workers.values()):
+            return False
+        if not self._said_farewell:
+            self._said_farewell = True
+            deaths = sum(worker.deaths for worker in self.keeper.workers.values())
+            self.bulletin.announce("SHUTDOWN", JAR, f"jar {self.config.jar.name} is stopped after {deaths} deaths in all")
+            self.bulletin.flush()
+            for zygote in self.keeper.zygotes.values():
+                zygote.kill()
+        self.terminal.finish(self.clock())
+        return self.terminal.pidfd < 0 and all(z.standing is Standing.ABSENT for z in self.keeper.zygotes.values())
+
+    def _end(self) -> None:
+        """Leave nothing behind, also after an exception: then the workers are killed."""
+        for worker in self.keeper.workers.values():
+            if worker.process is not None:
+                worker.process.signal(signal.SIGKILL)
+            worker.close()
+        for zygote in self.keeper.zygotes.values():
+            zygote.kill()
+            zygote.close()
+        if self.terminal.pidfd >= 0:
+            reaper.send(self.terminal.pidfd, signal.SIGTERM)
+        self.terminal.restore()
+        self.orders.farewell(self.keeper.workers.values())
+        self.ledger.close()
+        self._control.close()
+        self._events.close()
+        signal.set_wakeup_fd(-1)
+        self.premises.leave()
+        self._context.term()
+
+    # ── the lap ──
+
+    def _lap(self) -> None:
+        ready = self._poll()
+        now = self.clock()
+        retry, self._reap_again = self._reap_again, False
+        if self._woken.fileno() in ready:
+            self._take_signals()
+        for worker in self.keeper.workers.values():
+            self._attend(worker, ready, retry)
+        for zygote in self.keeper.zygotes.values():
+            self._attend_zygote(zygote, ready)
+        if self.terminal.pidfd in ready:
+            self.terminal.ended()
+        if self._events.socket in ready:
+            self._snapshots_wanted += [topic[5:] for topic in self._events.joined() if topic.startswith("SNAP.") and len(topic) < 80]
+        self._attend_callers(ready)
+        self._deadlines(now)
+        if now >= self._next_beat:
+            self._beat(now)
+        self.bulletin.flush()
+        self.orders.settle()
+        if self._snapshots_wanted:
+            snapshot = msgspec.to_builtins(Snapshot(status=self.status(), topics=self.bulletin.topics))
+            for nonce in self._snapshots_wanted:
+                self.bulletin.answer(nonce, snapshot)
+            self._snapshots_wanted.clear()
+
+    def _poll(self) -> dict[Any, int]:
+        watched: list[tuple[Any, int]] = [(self._woken.fileno(), zmq.POLLIN), (self._events.socket, zmq.POLLIN)]
+        watched.append((self._control.listener.fileno(), zmq.POLLIN))
+        for connection in self._control.connections.values():
+            watched.append((connection.fd, zmq.POLLIN | (zmq.POLLOUT if connection.wants_write else 0)))
+        for zygote in self.keeper.zygotes.values():
+            if zygote.sock is not None:
+                watched.append((zygote.pidfd, zmq.POLLIN))
+                if zygote.standing is Standing.LOADING:
+                    watched.append((zygote.sock.fileno(), zmq.POLLIN))
+        if self.terminal.pidfd >= 0:
+            watched.append((self.terminal.pidfd, zmq.POLLIN))
+        for worker in self.keeper.workers.values():
+            process = worker.process
+            if process is None:
+                continue
+            watched.append((process.channel.voice, zmq.POLLIN))
+            if process.pidfd < 0:
+                watched.append((process.gate.fileno(), zmq.POLLIN))
+            elif process.wait is None and not self._reap_again:
+                watched.append((process.pidfd, zmq.POLLIN))
+            if process.turn and not process.channel.listened_to():
+                watched.append((process.channel.feed, zmq.POLLIN))
+        return dict(zmq.zmq_poll(watched, self._patience_ms()))
+
+    def _patience_ms(self) -> int:
+        deadlines = [worker.deadline for worker in self.keeper.workers.values() if worker.deadline is not None]
+        if self._said_farewell:
+            deadlines.append(self.clock() + 0.05)
+        if self._reap_again:
+            deadlines.append(self.clock() + REAP_AGAIN_S)
+        left = min([self._next_beat, *deadlines]) - self.clock()
+        return max(0, int(left * 1000 + 0.999))
+
+    def _attend(self, worker: Worker, ready: dict[Any, int], retry: bool) -> None:
+        process = worker.process
+        if process is None:
+            return
+        if process.channel.voice in ready or worker.phase is Phase.DYING:
+            self._hear(worker)
+        if process.pidfd < 0:
+            if process.gate.fileno() in ready:
+                if not process.hello():
+                    self.keeper.happen(worker, Event.EXIT)
+                elif process.pidfd >= 0:
+                    self.keeper.happen(worker, Event.HELLO)
+        elif process.wait is None and (process.pidfd in ready or retry):
+            self._ended(worker)
+        if worker.phase is Phase.DYING and self.keeper.silent(worker):
+            self.keeper.happen(worker, Event.SILENT)
+        elif process.channel.feed in ready and worker.phase is Phase.READY:
+            self.keeper.ask_lease(worker, process.turn)
+
+    def _ended(self, worker: Worker) -> None:
+        process = worker.process
+        assert process is not None
+        try:
+            process.wait = reaper.collect(process.pidfd, process.pid)
+        except OSError:
+            process.wait = reaper.Wait(None, None)
+        if process.wait is None:
+            self._reap_again = True
+            return
+        self._hear(worker)
+        self.keeper.happen(worker, Event.EXIT)
+
+    def _hear(self, worker: Worker) -> None:
+        """Take what the worker says, a bounded number of messages. Who speaks is known from the socket, never from the message."""
+        process = worker.process
+        assert process is not None
+        for body in process.channel.hear(VOICES_PER_LAP):
+            try:
+                message = messages.decode_voice(body)
+            except msgspec.DecodeError:
+                process.malformed += 1
+                if process.malformed == 1:
+                    self._announce(worker, "PRESSURE", f"{worker.name} sends what is no message; it is not listened to")
+                continue
+            process.heard += 1
+            self._heard(worker, message)
+
+    def _heard(self, worker: Worker, message: messages.Voice) -> None:
+        match message:
+            case Token(n=n, turn=turn, text=text):
+                self._announce(worker, "TOKEN", text, {"n": n, "turn": turn})
+            case Ask(turn=turn):
+                self.keeper.ask_lease(worker, turn)
+            case Yield():
+                self.keeper.free_lease(worker)
+            case Thought(text=text):
+                self._announce(worker, "THOUGHT", text, msgspec.structs.asdict(message) | {"text": None})
+                self.keeper.spread(worker, text)
+            case Ready():
+                self.keeper.ready(worker, message)
+            case Trouble(what=what):
+                self._announce(worker, "PRESSURE", f"{worker.name}: {what}")
+
+    def _announce(self, worker: Worker, type: messages.Type, content: str, metadata: dict[str, Any] | None = None) -> None:
+        self.bulletin.announce(type, worker.name, content, life=worker.life, deaths=worker.deaths, metadata=metadata)
+
+    def _attend_zygote(self, zygote: Zygote, ready: dict[Any, int]) -> None:
+        if zygote.sock is None:
+            return
+        if zygote.standing is Standing.LOADING and zygote.sock.fileno() in ready and zygote.poll():
+            for worker in self.keeper.workers_of(zygote.model):
+                self.keeper.happen(worker, Event.LOADED)
+        if zygote.pidfd in ready:
+            was_loaded = zygote.standing is Standing.LOADED
+            if zygote.ended() is None:
+                return
+            for worker in self.keeper.workers_of(zygote.model):
+                if worker.process is None or worker.process.pidfd < 0:
+                    self.keeper.happen(worker, Event.UNLOADED)
+            if was_loaded and not self._stopping:
+                self._announce_jar("PRESSURE", f"the process that holds the model has ended ({zygote.why}); it is started again")
+                try:
+                    zygote.start()
+                except OSError:
+                    pass  # the next birth tries again
+
+    def _announce_jar(self, type: messages.Type, content: str) -> None:
+        self.bulletin.announce(type, JAR, content)
+
+    def _attend_callers(self, ready: dict[Any, int]) -> None:
+        if self._control.listener.fileno() in ready:
+            self._control.accept()
+        for connection in list(self._control.connections.values()):
+            events = ready.get(connection.fd, 0)
+            if events & zmq.POLLOUT:
+                connection.write()
+            if events & (zmq.POLLIN | zmq.POLLERR):
+                self._serve(connection)
+            if connection.closing and not connection.wants_write:
+                self._control.drop(connection)
+
+    def _serve(self, connection: Connection) -> None:
+        for request in connection.read():
+            self.orders.take(connection, request)
+
+    def _deadlines(self, now: float) -> None:
+        for worker in self.keeper.workers.values():
+            if worker.deadline is not None and now >= worker.deadline:
+                worker.deadline = None
+                self.keeper.happen(worker, Event.DEADLINE)
+
+    # ── signals ──
+
+    def _catch_signals(self) -> None:
+        self._wake.setblocking(False)
+        self._woken.setblocking(False)
+        signal.set_wakeup_fd(self._wake.fileno(), warn_on_full_buffer=False)
+        for number in _SIGNALS:
+            if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
+                continue  # nohup: whoever started it wants it to outlive the terminal
+            signal.signal(number, lambda *_: None)
+
+    def _take_signals(self) -> None:
+        try:
+            numbers = self._woken.recv(4096)
+        except BlockingIOError:
+            return
+        for number in numbers:
+            if number in (signal.SIGINT, signal.SIGTERM):
+                self.stop()
+            elif number == signal.SIGHUP:
+                if os.isatty(0) or self.terminal.view == "live":
+                    self.stop()
+                else:
+                    self._announce_jar("PRESSURE", "SIGHUP: this version cannot reload; restart the jar to apply a changed config")
+        if signal.SIGCHLD in numbers:
+            known = {worker.process.pid for worker in self.keeper.workers.values() if worker.process is not None}
+            known |= {zygote.pid for zygote in self.keeper.zygotes.values()} | {self.terminal.pid}
+            reaper.reap_strangers(known)
+
+    # ── telling ──
+
+    def _beat(self, now: float) -> None:
+        self._next_beat = now + HEARTBEAT_S
+        waiting = {}
+        for worker in self.keeper.workers.values():
+            status = worker.status(self.keeper.gate, now)
+            if status.waiting_s is not None:
+                waiting[worker.name] = status.waiting_s
+            process = worker.process
+            if process is not None:
+                logs.bound(process.stderr)
+            seen = worker.vitals()
+            metadata: dict[str, Any] = {
+                "state": status.state,
+                "pid": status.pid,
+                "tokens": status.tokens,
+                "tokens_per_s": status.tokens_per_s,
+                "private_bytes": status.memory.private_bytes,
+                "beat_age_s": _age(seen.beat_ns),
+                "decode_s": _age(seen.decode_ns),
+            }
+            self._announce(worker, "HEARTBEAT", "", metadata)
+        topics = dict(self.bulletin.topics)
+        metadata = {
+            "topics": topics,
+            "lease": list(self.keeper.gate.holders),
+            "waiting": waiting,
+            "rss_bytes": _rss(),
+            "uptime_s": round(now - self._started, 1),
+        }
+        self.bulletin.announce("HEARTBEAT", JAR, metadata=metadata)
+
+    def status(self) -> Status:
+        now = self.clock()
+        return Status(
+            jar=self.config.jar.name,
+            supervisor=SupervisorStatus(
+                pid=os.getpid(),
+                uptime_s=round(now - self._started, 3),
+                rss_bytes=_rss(),
+                version=__version__,
+                epoch=self.bulletin.epoch,
+                ledger_error=self.ledger.error,
+            ),
+            personas=tuple(worker.status(self.keeper.gate, now) for worker in self.keeper.workers.values()),
+            lease=self.keeper.gate.holders,
+        )
+
+
+def _age(then_ns: int) -> float | None:
+    return round((time.monotonic_ns() - then_ns) / 1e9, 3) if then_ns else None
+
+
+def _rss() -> int:
+    with open("/proc/self/statm", "rb") as f:
+        return int(f.read().split()[1]) * resource.getpagesize()

@@ -1,0 +1,134 @@
+"""What callers on the control socket may ask, and when they are answered: when the effect is there, not when it is begun."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from brainjar.messages import Status
+from brainjar.supervisor.control import Connection, Request
+from brainjar.supervisor.keeper import Keeper
+from brainjar.supervisor.lifecycle import SHOWN, Event, Phase
+from brainjar.supervisor.worker import Worker
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+Answer = tuple[str, int]
+"""What is said, and the caller's exit status."""
+
+
+class Orders:
+    def __init__(self, keeper: Keeper, status: Callable[[], Status], stop_jar: Callable[[], None]) -> None:
+        self._keeper = keeper
+        self._status = status
+        self._stop_jar = stop_jar
+        self._waiting: list[tuple[Connection, Callable[[], Answer | None]]] = []
+        self._until_end: list[Connection] = []
+
+    def take(self, connection: Connection, request: Request | str) -> None:
+        if isinstance(request, str):
+            connection.done(request, exit=2)
+            return
+        match request.cmd:
+            case "status":
+                connection.done("", status=msgspec.to_builtins(self._status()))
+            case "events":
+                epoch = self._keeper.bulletin.epoch if request.epoch is None else request.epoch
+                for body in self._keeper.bulletin.replay(epoch, request.since):
+                    connection.event(body)
+                connection.done("")
+            case "stop" if request.name is None:
+                self._until_end.append(connection)
+                self._stop_jar()
+            case "kill" | "stop" | "restart":
+                worker = self._keeper.workers.get(request.name or "")
+                if worker is None:
+                    connection.done(self._nobody(request.name), exit=2)
+                else:
+                    getattr(self, f"_{request.cmd}")(connection, worker)
+            case _:
+                connection.done(f"unknown command {request.cmd!r}; known are status, events, kill, stop, restart", exit=2)
+
+    def _nobody(self, name: str | None) -> str:
+        names = list(self._keeper.workers)
+        near = difflib.get_close_matches(name or "", names, 1)
+        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(names)}"
+        return f"no persona is named {name!r}; {hint}"
+
+    def _kill(self, connection: Connection, worker: Worker) -> None:
+        if not worker.alive:
+            connection.done(f"{worker.name} is not alive: it is {SHOWN[worker.phase]}", exit=1)
+            return
+        deaths, births, failed = worker.deaths, worker.births, worker.failed_starts
+        self._keeper.kill(worker)
+
+        def killed() -> Answer | None:
+            if worker.deaths > deaths and worker.last_death is not None:
+                return f"{worker.name} died in life {worker.life - 1}: {worker.last_death.cause}{self._next(worker)}", 0
+            if worker.births > births or worker.failed_starts > failed or worker.phase is Phase.STOPPED:
+                return f"{worker.name} was ended before it was ready: no death", 0
+            return None
+
+        self._waiting.append((connection, killed))
+
+    def _next(self, worker: Worker) -> str:
+        if worker.deadline is None:
+            return ""
+        return f"; life {worker.life} begins in {max(0.0, worker.deadline - self._keeper.clock()):.1f} s"
+
+    def _stop(self, connection: Connection, worker: Worker) -> None:
+        worker.start_after_stop = False
+        if worker.phase is Phase.STOPPED:
+            connection.done(f"{worker.name} is stopped already")
+            return
+        self._keeper.happen(worker, Event.STOP)
+
+        def stopped() -> Answer | None:
+            return (f"{worker.name} is stopped, in life {worker.life}", 0) if worker.phase is Phase.STOPPED else None
+
+        self._waiting.append((connection, stopped))
+
+    def _restart(self, connection: Connection, worker: Worker) -> None:
+        births, failed = worker.births, worker.failed_starts
+        if worker.phase is Phase.STOPPED:
+            self._keeper.happen(worker, Event.START)
+        else:
+            worker.start_after_stop = True
+            self._keeper.happen(worker, Event.STOP)
+
+        def restarted() -> Answer | None:
+            if worker.phase is Phase.READY and worker.births > births:
+                return f"{worker.name} is ready: pid {worker.pid}, life {worker.life}", 0
+            if worker.phase is Phase.BACKOFF and worker.failed_starts != failed:
+                return f"{worker.name} failed to start: {worker.reason}", 1
+            if worker.phase is Phase.STOPPED and not worker.start_after_stop:
+                return f"{worker.name} was stopped meanwhile", 1
+            return None
+
+        self._waiting.append((connection, restarted))
+
+    def settle(self) -> None:
+        """Answer those whose effect has come; forget those who have left."""
+        still: list[tuple[Connection, Callable[[], Answer | None]]] = []
+        for connection, effect in self._waiting:
+            if connection.closing:
+                continue
+            answer = effect()
+            if answer is None:
+                still.append((connection, effect))
+            else:
+                connection.done(answer[0], exit=answer[1])
+        self._waiting = still
+
+    def waited_for(self, connection: Connection) -> bool:
+        return connection in self._until_end or any(connection is waiting for waiting, _ in self._waiting)
+
+    def farewell(self, workers: Iterable[Worker]) -> None:
+        """The jar has stopped: tell those who asked for it."""
+        deaths = ", ".join(f"{worker.name} {worker.deaths}" for worker in workers)
+        for connection in self._until_end:
+            connection.done(f"the jar is stopped; deaths so far: {deaths}")

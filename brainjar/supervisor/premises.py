@@ -1,0 +1,120 @@
+"""The directories of a jar: made private, locked while it runs, found by clients, swept of what a killed one left.
+
+Both locks are `flock`s, which the kernel releases at any end, and neither is inherited: descriptors are CLOEXEC.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import sqlite3
+import stat
+from pathlib import Path
+
+from brainjar import __version__, bus
+from brainjar.config import Config
+from brainjar.errors import BrainjarError, UsageError
+from brainjar.ledger import Ledger
+
+CARD = "jar.json"
+LEDGER = "ledger.db"
+LOGS = "logs"
+MINDS = "minds"
+
+
+class Premises:
+    def __init__(self, config: Config) -> None:
+        """Make and lock them. Raise `UsageError` (cannot be used) or `BrainjarError` (held by another supervisor)."""
+        self.jar = config.jar.name
+        self.state_dir, self.runtime_dir = config.jar.state_dir, config.jar.runtime_dir
+        bus.check_runtime_dir(self.runtime_dir)
+        _private(self.state_dir, "state directory", "jar.state_dir or --state-dir")
+        _private(self.runtime_dir, "runtime directory", "jar.runtime_dir")
+        self._locks = [self._lock(self.state_dir), self._lock(self.runtime_dir)]
+        for directory in (self.state_dir / LOGS, self.state_dir / MINDS):
+            _private(directory, "directory", "--state-dir")
+        for persona in config.personas:
+            _private(self.state_dir / MINDS / persona.name, "directory", "--state-dir")
+        self._sweep()
+        card = {
+            "jar": self.jar,
+            "pid": os.getpid(),
+            "state_dir": str(self.state_dir),
+            "runtime_dir": str(self.runtime_dir),
+            "version": __version__,
+        }
+        for directory in (self.state_dir, self.runtime_dir):
+            self._write(directory / CARD, json.dumps(card) + "\n")
+
+    def _lock(self, directory: Path) -> int:
+        fd = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(fd, 32, 0).decode(errors="replace").strip() or "unknown"
+            os.close(fd)
+            raise BrainjarError(
+                f"jar {self.jar} is already run by pid {holder} ({directory}): `brainjar stop --state-dir {self.state_dir}` ends it"
+            ) from None
+        try:
+            os.ftruncate(fd, 0)
+            os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+        except OSError as error:
+            raise _unusable(directory, "directory", "--state-dir", error) from None
+        return fd
+
+    def _sweep(self) -> None:
+        """Sockets of a supervisor that was killed; under the lock nobody else can be using them."""
+        for path in self.runtime_dir.iterdir():
+            if stat.S_ISSOCK(path.lstat().st_mode):
+                path.unlink(missing_ok=True)
+
+    def _write(self, path: Path, text: str) -> None:
+        aside = path.with_name(path.name + ".new")
+        try:
+            aside.write_text(text)
+            aside.rename(path)
+        except OSError as error:
+            raise _unusable(path.parent, "directory", "--state-dir", error) from None
+
+    def open_ledger(self) -> Ledger:
+        path = self.state_dir / LEDGER
+        try:
+            return Ledger(path)
+        except (sqlite3.OperationalError, OSError) as error:
+            raise UsageError(
+                f"{path}: the ledger cannot be written ({error}); free or repair its disk, or choose another --state-dir"
+            ) from None
+
+    def leave(self) -> None:
+        """Take the cards and sockets away and release the locks."""
+        for directory in (self.state_dir, self.runtime_dir):
+            (directory / CARD).unlink(missing_ok=True)
+        self._sweep()
+        (self.runtime_dir / "lock").unlink(missing_ok=True)
+        try:
+            self.runtime_dir.rmdir()
+        except OSError:
+            pass  # something of the user's is in it, or it is systemd's
+        for fd in self._locks:
+            os.close(fd)
+
+
+def _private(directory: Path, what: str, key: str) -> None:
+    """Make `directory` 0700, or check that it is ours and nobody else may write there."""
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        found = directory.stat()
+    except OSError as error:
+        raise _unusable(directory, what, key, error) from None
+    if found.st_uid != os.geteuid():
+        raise UsageError(f"{what} {directory} belongs to uid {found.st_uid}, not to this process ({os.geteuid()}); set {key}")
+    if found.st_mode & 0o077:
+        os.chmod(directory, 0o700)
+    if not os.access(directory, os.W_OK | os.X_OK, effective_ids=True):
+        raise UsageError(f"{what} {directory} cannot be written; set {key}")
+
+
+def _unusable(directory: Path, what: str, key: str, error: OSError) -> UsageError:
+    return UsageError(f"{what} {directory} cannot be used: {error.strerror}; set {key} to one that can be written")

@@ -1,0 +1,88 @@
+"""Noticing and collecting the dead, each by its pidfd, and the groups that they leave.
+
+A pid is signalled only through its pidfd, a group only while its leader is a zombie that nobody has reaped: that pins
+the number, so that it cannot be somebody else's by then (`research/traps.md`).
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Container
+
+import msgspec
+
+
+class Wait(msgspec.Struct, frozen=True):
+    """How a process ended: by `signal`, or with `exit_code`."""
+
+    exit_code: int | None
+    signal: int | None
+
+
+def send(pidfd: int, number: int) -> None:
+    """Signal the process of `pidfd`; nothing if it is gone."""
+    try:
+        signal.pidfd_send_signal(pidfd, number)
+    except ProcessLookupError:
+        pass
+
+
+def collect(pidfd: int, pid: int) -> Wait | None:
+    """Reap the ended process and end what is left of its group. None: it is not ours to reap yet (its first parent lives)."""
+    try:
+        found = os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return None
+    if found is None:
+        return None
+    try:
+        os.killpg(pid, signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):
+        pass  # no group of its own yet, or nobody left in it
+    os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG)
+    if found.si_code == os.CLD_EXITED:
+        return Wait(found.si_status, None)
+    return Wait(None, found.si_status)
+
+
+def collect_one(pidfd: int) -> Wait | None:
+    """Reap one ended child that shares this process's group."""
+    found = os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG)
+    if found is None:
+        return None
+    return Wait(found.si_status, None) if found.si_code == os.CLD_EXITED else Wait(None, found.si_status)
+
+
+def reap_strangers(known: Container[int], limit: int = 256) -> int:
+    """Reap ended children that are nobody's: grandchildren which a worker left to the subreaper. Return how many."""
+    for count in range(limit):
+        try:
+            found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        except ChildProcessError:
+            return count
+        if found is None or found.si_pid in known:
+            return count  # a known one is collected through its pidfd, and strangers behind it come next time
+        os.waitid(os.P_PID, found.si_pid, os.WEXITED | os.WNOHANG)
+    return limit
+
+
+def spawn(argv: list[str], env: dict[str, str], fds: dict[int, int], *, own_session: bool) -> tuple[int, int]:
+    """Start `argv` with `fds` {its number: ours} and no other descriptor; return (pid, pidfd). Raise OSError."""
+    # through high numbers first, so that no dup2 overwrites a source that is still needed
+    parked = {theirs: os.dup2(ours, 1000 + theirs, inheritable=False) for theirs, ours in fds.items()}
+    actions = [(os.POSIX_SPAWN_DUP2, parked[theirs], theirs) for theirs in fds]
+    try:
+        pid = os.posix_spawn(
+            argv[0],
+            argv,
+            env,
+            file_actions=actions,
+            setsid=own_session,
+            setsigmask=(),
+            setsigdef=(signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD, signal.SIGPIPE, signal.SIGTSTP),
+        )
+    finally:
+        for fd in parked.values():
+            os.close(fd)
+    return pid, os.pidfd_open(pid)

@@ -1,0 +1,124 @@
+"""The terminal of a foreground run: the live view, a client in a process of its own, or plain lines.
+
+The view may be killed at any time: then the terminal is put back as it was and plain lines go on. Writing never blocks:
+a line that the terminal does not take now (Ctrl-S, a stalled pipe) is dropped and counted.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import sys
+import termios
+import time
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from brainjar.messages import Envelope
+from brainjar.supervisor import reaper
+
+View = Literal["live", "plain", "none"]
+_PLAIN: Final = frozenset({"READY", "THOUGHT", "DEATH", "RESURRECTION", "STATE", "PRESSURE", "VERDICT", "ENGINE", "SHUTDOWN"})
+_QUIET_STATES: Final = frozenset({"ready", "dead", "starting"})
+"""Said by READY, DEATH and RESURRECTION already."""
+_RESET: Final = b"\x1b[?1049l\x1b[?25h\x1b[0m"
+"""Leave the alternate screen, show the cursor, end colours."""
+_LINE_BYTES: Final = 4000
+"""Below PIPE_BUF: what fits is written whole or not at all."""
+
+
+def choose(wanted: str) -> View:
+    """`auto` is the live view where there is a terminal that can show it."""
+    if wanted == "auto":
+        able = sys.stdin.isatty() and sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+        return "live" if able else "plain"
+    return "live" if wanted == "live" else "plain" if wanted == "plain" else "none"
+
+
+class Terminal:
+    def __init__(self, view: View, runtime_dir: Path) -> None:
+        self.view = view
+        self.pid = 0
+        self.pidfd = -1
+        self._lost = 0
+        self._saved: list[Any] | None = None
+        self._deadline: float | None = None
+        self._runtime_dir = runtime_dir
+
+    def start(self) -> None:
+        """Start the live view, if it is to be one. Where it cannot be, plain lines."""
+        if self.view != "live":
+            return
+        try:
+            self._saved = termios.tcgetattr(0)
+        except termios.error:
+            self._saved = None
+        argv = [sys.executable, "-m", "brainjar.view", "--runtime-dir", str(self._runtime_dir)]
+        env = dict(os.environ) | {"PYTHONPATH": str(Path(__file__).resolve().parents[2]), "PYTHONSAFEPATH": "1"}
+        try:
+            self.pid, self.pidfd = reaper.spawn(argv, env, {0: 0, 1: 1, 2: 2}, own_session=False)
+        except OSError as error:
+            self.view = "plain"
+            self.say(f"the live view could not be started ({error.strerror}); plain lines instead")
+
+    def ended(self) -> None:
+        """The view's process has ended: give the terminal back, whatever it did to it."""
+        if reaper.collect_one(self.pidfd) is None:
+            return
+        os.close(self.pidfd)
+        self.pid, self.pidfd = 0, -1
+        self.restore()
+        self.view = "plain"
+        if self._deadline is None:
+            self.say("the live view has ended; the jar goes on. `brainjar top` shows it again, Ctrl-C stops the jar")
+
+    def finish(self, now: float, patience_s: float = 1.0) -> None:
+        """End the view: it is asked, and after `patience_s` killed. Call again until `pidfd` is -1."""
+        if self.pidfd < 0:
+            return
+        if self._deadline is None:
+            self._deadline = now + patience_s
+            reaper.send(self.pidfd, signal.SIGTERM)
+        elif now >= self._deadline:
+            reaper.send(self.pidfd, signal.SIGKILL)
+
+    def restore(self) -> None:
+        if self._saved is None:
+            return
+        try:
+            termios.tcsetattr(0, termios.TCSANOW, self._saved)
+        except termios.error:
+            pass  # it is gone: an SSH session that was closed
+        self._write(_RESET)
+
+    def witness(self, envelope: Envelope) -> None:
+        """Say an event as a plain line, where plain lines are what is shown."""
+        if self.view != "plain" or envelope.type not in _PLAIN:
+            return
+        if envelope.type == "STATE" and envelope.metadata.get("state") in _QUIET_STATES:
+            return
+        content = envelope.content
+        if envelope.type == "STATE" and content != envelope.metadata.get("state"):
+            content = f"{envelope.metadata.get('state')}: {content}"
+        clock = time.strftime("%H:%M:%S", time.localtime(envelope.timestamp))
+        text = " ".join("".join(c if c.isprintable() else " " for c in content).split())
+        self.say(f"{clock} {envelope.type:<12} {envelope.sender_id}: {text}")
+
+    def say(self, line: str) -> None:
+        if self.view == "none":
+            return
+        raw = line.encode(errors="replace")[:_LINE_BYTES] + b"\n"
+        if self._lost and self._write(f"... {self._lost} lines were not taken\n".encode()):
+            self._lost = 0
+        if not self._write(raw):
+            self._lost += 1
+
+    def _write(self, raw: bytes) -> bool:
+        try:
+            if not select.select((), (1,), (), 0)[1]:
+                return False
+            os.write(1, raw)
+        except (OSError, ValueError):
+            self.view = "none"  # nobody reads any more: the jar goes on in silence
+        return True

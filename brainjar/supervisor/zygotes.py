@@ -1,0 +1,126 @@
+"""The processes that hold models: one per distinct model, started when a persona needs it, asked to fork by passing a gate."""
+
+from __future__ import annotations
+
+import enum
+import os
+import socket
+import sys
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from brainjar.config import Model
+from brainjar.messages import Loaded, LoadFailed
+from brainjar.supervisor import autopsy, logs, reaper
+
+MESSAGE_BYTES: Final = 64 * 1024
+
+
+class Standing(enum.Enum):
+    ABSENT = enum.auto()
+    LOADING = enum.auto()
+    LOADED = enum.auto()
+
+
+class Zygote:
+    """Never blocks. `poll` is what the loop calls when `sock` can be read, `ended` when `pidfd` can."""
+
+    def __init__(self, model: Model, log: Path) -> None:
+        self.model = model
+        self._log = log
+        self.standing = Standing.ABSENT
+        self.loaded: Loaded | None = None
+        self.why = ""
+        """Why the last load failed."""
+        self.pid = 0
+        self.pidfd = -1
+        self.sock: socket.socket | None = None
+
+    def start(self) -> None:
+        """Raise OSError when no process can be made."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        log = logs.append(self._log)
+        null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        argv = [sys.executable, "-m", "brainjar.zygote", "3", str(os.getpid()), str(self.model.path), str(self.model.context)]
+        try:
+            self.pid, self.pidfd = reaper.spawn(argv, environment(), {0: null, 1: log, 2: log, 3: theirs.fileno()}, own_session=True)
+        except OSError:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+            os.close(log)
+            os.close(null)
+        ours.setblocking(False)
+        self.sock, self.standing, self.why = ours, Standing.LOADING, ""
+
+    def poll(self) -> bool:
+        """Take what it says. Return whether its standing has changed."""
+        assert self.sock is not None
+        try:
+            body = self.sock.recv(MESSAGE_BYTES)
+        except (BlockingIOError, ConnectionError):
+            return False
+        if not body:
+            return False  # its pidfd tells
+        try:
+            self.loaded = msgspec.json.decode(body, type=Loaded)
+            self.standing = Standing.LOADED
+            return True
+        except msgspec.DecodeError:
+            try:
+                self.why = msgspec.json.decode(body, type=LoadFailed).why
+            except msgspec.DecodeError:
+                self.why = "it spoke nonsense"
+        return False
+
+    def fork(self, gate: int) -> bool:
+        """Have it fork a worker whose gate is `gate`; the descriptor stays the caller's to close. False: it is gone or stuck."""
+        if self.standing is not Standing.LOADED or self.sock is None:
+            return False
+        try:
+            socket.send_fds(self.sock, [b"fork"], [gate])
+        except OSError:
+            return False
+        return True
+
+    def ended(self) -> reaper.Wait | None:
+        """It has ended: collect it. None: not yet."""
+        if self.sock is not None and self.standing is Standing.LOADING:
+            self.poll()  # its reason may still be in the socket
+        wait = reaper.collect(self.pidfd, self.pid)
+        if wait is None:
+            return None
+        if not self.why:
+            how = f"signal {autopsy.signal_name(wait.signal)}" if wait.signal is not None else f"exit status {wait.exit_code}"
+            self.why = f"the zygote ended with {how}; its last words are in {self._log}"
+        self.close()
+        return wait
+
+    def kill(self) -> None:
+        if self.pidfd >= 0:
+            reaper.send(self.pidfd, 9)
+
+    def close(self) -> None:
+        if self.sock is not None:
+            self.sock.close()
+        if self.pidfd >= 0:
+            os.close(self.pidfd)
+        self.sock, self.pidfd, self.pid, self.standing, self.loaded = None, -1, 0, Standing.ABSENT, None
+
+
+def environment() -> dict[str, str]:
+    """What a zygote, and so every worker, gets of the supervisor's environment: next to nothing."""
+    keep = {key: os.environ[key] for key in ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "TZ") if key in os.environ}
+    return keep | {
+        "OPENBLAS_NUM_THREADS": "1",  # or importing numpy starts threads, and forking is no longer safe
+        "MALLOC_ARENA_MAX": "2",
+        "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",  # large allocations in huge pages: forks and deaths are 4x cheaper
+        "GGML_NO_BACKTRACE": "1",  # or a dying worker forks a debugger on itself
+        "CUDA_VISIBLE_DEVICES": "",  # CUDA that was initialised before a fork is broken after it
+        "PYTHONSAFEPATH": "1",
+        "PYTHONPATH": str(Path(__file__).resolve().parents[2]),
+        "PYTHONUNBUFFERED": "1",
+    }

@@ -1,0 +1,131 @@
+"""The memfd that a worker writes and its supervisor reads: progress, heartbeat, the words not yet finished.
+
+It costs no wake-up and survives SIGKILL at any instant. Its size is sealed, so that a worker cannot shrink it under its
+reader. Whoever reads must expect any bytes at all: a worker may write what it likes here, and harms only its own record.
+
+Layout (little endian): magic, then the counters of `Vitals` as unsigned 64-bit, then two byte strings with a 64-bit
+length before each: unfinished words, exit words. A string is written first and its length after, so that being killed
+between the two loses at most the newest piece.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import mmap
+import os
+import struct
+from typing import Final
+
+import msgspec
+
+_MAGIC: Final = b"BJVITAL1"
+_COUNTERS: Final = struct.Struct("<8Q")
+_LENGTH: Final = struct.Struct("<Q")
+_AT_COUNTERS: Final = len(_MAGIC)
+_AT_WORDS: Final = 128
+WORDS_BYTES: Final = 24 * 1024
+_AT_EXIT: Final = _AT_WORDS + _LENGTH.size + WORDS_BYTES
+EXIT_BYTES: Final = 1024
+SIZE: Final = 28 * 1024
+
+F_ADD_SEALS: Final = 1033
+F_SEAL_SEAL, F_SEAL_SHRINK, F_SEAL_GROW = 1, 2, 4
+
+
+class Vitals(msgspec.Struct, frozen=True, kw_only=True):
+    beat_ns: int = 0
+    """CLOCK_MONOTONIC of its newest sign of life, from the loop that thinks."""
+    tokens: int = 0
+    """Generated in this life."""
+    decode_ns: int = 0
+    """CLOCK_MONOTONIC when the decode it is in began; 0 outside."""
+    sent: int = 0
+    """Messages handed to its voice."""
+    private_bytes: int = 0
+    """What it owns alone (Private_* of smaps_rollup, shared pages not counted), as it last looked."""
+    peak_private_bytes: int = 0
+    turn: int = 0
+    think_ns: int = 0
+    """Time spent generating, for tokens per second."""
+    words: str = ""
+    exit_words: str = ""
+
+
+def create(name: str) -> int:
+    """A new, sealed memfd; the supervisor's to close."""
+    fd = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    os.ftruncate(fd, SIZE)
+    fcntl.fcntl(fd, F_ADD_SEALS, F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW)
+    return fd
+
+
+def read(fd: int) -> Vitals:
+    """What is there now; all zero if the worker has not written yet or wrote nonsense. Never raises for its content."""
+    data = os.pread(fd, SIZE, 0)
+    if len(data) < SIZE or data[: len(_MAGIC)] != _MAGIC:
+        return Vitals()
+    beat, tokens, decode, sent, private, peak, turn, think = _COUNTERS.unpack_from(data, _AT_COUNTERS)
+    return Vitals(
+        beat_ns=beat,
+        tokens=tokens,
+        decode_ns=decode,
+        sent=sent,
+        private_bytes=private,
+        peak_private_bytes=peak,
+        turn=turn,
+        think_ns=think,
+        words=_string(data, _AT_WORDS, WORDS_BYTES),
+        exit_words=_string(data, _AT_EXIT, EXIT_BYTES),
+    )
+
+
+def _string(data: bytes, at: int, room: int) -> str:
+    (length,) = _LENGTH.unpack_from(data, at)
+    start = at + _LENGTH.size
+    return data[start : start + min(length, room)].decode(errors="replace")
+
+
+class Writer:
+    """The worker's side."""
+
+    def __init__(self, fd: int) -> None:
+        self._map = mmap.mmap(fd, SIZE, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
+        self._fields = [0] * 8
+        self._words = 0
+        self._map[: len(_MAGIC)] = _MAGIC
+
+    def set(
+        self,
+        *,
+        beat_ns: int | None = None,
+        tokens: int | None = None,
+        decode_ns: int | None = None,
+        sent: int | None = None,
+        private_bytes: int | None = None,
+        turn: int | None = None,
+        think_ns: int | None = None,
+    ) -> None:
+        fields = self._fields
+        for i, value in ((0, beat_ns), (1, tokens), (2, decode_ns), (3, sent), (4, private_bytes), (6, turn), (7, think_ns)):
+            if value is not None:
+                fields[i] = value
+        fields[5] = max(fields[5], fields[4])
+        _COUNTERS.pack_into(self._map, _AT_COUNTERS, *fields)
+
+    def word(self, text: str) -> None:
+        """Append to the unfinished words; what does not fit is left out."""
+        raw = text.encode()[: WORDS_BYTES - self._words]
+        start = _AT_WORDS + _LENGTH.size + self._words
+        self._map[start : start + len(raw)] = raw
+        self._words += len(raw)
+        _LENGTH.pack_into(self._map, _AT_WORDS, self._words)
+
+    def clear_words(self) -> None:
+        self._words = 0
+        _LENGTH.pack_into(self._map, _AT_WORDS, 0)
+
+    def exit(self, text: str) -> None:
+        raw = text.encode()[:EXIT_BYTES]
+        start = _AT_EXIT + _LENGTH.size
+        self._map[start : start + len(raw)] = raw
+        _LENGTH.pack_into(self._map, _AT_EXIT, len(raw))

@@ -1,0 +1,165 @@
+"""A process that loads one model once and then forks workers that inherit it, weights and context, copy on write.
+
+It is exec'ed by the supervisor, stays on one thread (libgomp and forks do not mix), opens no zmq context, knows no
+persona: what a worker is to be, the supervisor tells the worker itself, over a gate that is made for it alone.
+
+Protocol, over the inherited SEQPACKET socket: the zygote says `Loaded` or `LoadFailed`; each message from the
+supervisor carries one descriptor, the gate of a worker to be. The worker is forked twice, so that it becomes the child
+of the supervisor (the subreaper), and says `Hello` with its own pidfd over its gate.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+import traceback
+from pathlib import Path
+from typing import Final, NoReturn
+
+import msgspec
+
+from brainjar import messages, vitals
+from brainjar.engine import llama
+from brainjar.engine.snapshot import Snapshots
+from brainjar.isolation import affinity, bonds, rlimits
+from brainjar.messages import Birth, Hello, Loaded, LoadFailed
+from brainjar.persona.turns import Life, Stopped
+
+GATE_BYTES: Final = 256 * 1024
+OOM_SCORE_ADJ: Final = 500
+"""Workers go before anything else of the box when the kernel must choose; raising it needs no privilege."""
+BIRTH_FDS: Final = 4
+_SPARE: Final = 16 * 1024 * 1024
+"""Least budget beyond the inherited context in which a worker can live: sockets, mind, Python."""
+
+
+def main() -> NoReturn:
+    fd, supervisor, model, n_ctx = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4])
+    bonds.die_with(supervisor)
+    bonds.set_name("bj-zygote")
+    # an orderly stop is the supervisor's to give; Ctrl-C in its terminal never comes here, as this is another session
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sock = socket.socket(fileno=fd)
+    llama.silence()
+    engine, context_bytes = _load(sock, model, n_ctx)
+    gc.collect()
+    gc.freeze()  # or the first collection of each worker would copy every page that holds an object
+    gc.disable()
+    while True:
+        message, fds, _, _ = socket.recv_fds(sock, 64, 1)
+        if not message:
+            os._exit(0)
+        for gate in fds:
+            _fork(sock, gate, engine, context_bytes, supervisor)
+
+
+def _load(sock: socket.socket, model: Path, n_ctx: int) -> tuple[llama.Engine, int]:
+    started = time.monotonic()
+    try:
+        engine = llama.Engine(model)
+        before = rlimits.vm_data() or 0
+        engine.open_context(n_ctx)
+        engine.warm_up()
+        context_bytes = (rlimits.vm_data() or 0) - before
+    except (llama.EngineError, MemoryError) as error:
+        sock.send(messages.encode(LoadFailed(why=str(error))))
+        os._exit(messages.EXIT_REFUSED)
+    if len(os.listdir("/proc/self/task")) != 1:
+        sock.send(messages.encode(LoadFailed(why="the zygote has more than one thread: forking it would not be safe")))
+        os._exit(messages.EXIT_REFUSED)
+    loaded = Loaded(
+        pid=os.getpid(),
+        seconds=time.monotonic() - started,
+        model_bytes=engine.size_bytes(),
+        context_bytes=context_bytes,
+        n_ctx=engine.n_ctx,
+        n_ctx_train=engine.n_ctx_train,
+        description=engine.description(),
+    )
+    sock.send(messages.encode(loaded))
+    return engine, context_bytes
+
+
+def _fork(sock: socket.socket, gate: int, engine: llama.Engine, context_bytes: int, supervisor: int) -> None:
+    child = os.fork()
+    if child == 0:
+        if os.fork() == 0:
+            try:
+                sock.close()
+                _worker(socket.socket(fileno=gate), engine, context_bytes, supervisor)
+            finally:
+                os._exit(1)
+        os._exit(0)
+    os.close(gate)
+    os.waitpid(child, 0)
+
+
+def _worker(gate: socket.socket, engine: llama.Engine, context_bytes: int, supervisor: int) -> NoReturn:
+    """The first lines of a worker's life, in the order that `research/traps.md` found to hold."""
+    os.setsid()
+    baseline = (rlimits.vm_data() or 0) - context_bytes
+    pidfd = os.pidfd_open(os.getpid())
+    socket.send_fds(gate, [messages.encode(Hello(pid=os.getpid()))], [pidfd])
+    os.close(pidfd)
+    body, fds, _, _ = socket.recv_fds(gate, GATE_BYTES, BIRTH_FDS)
+    if not body or len(fds) != BIRTH_FDS:
+        os._exit(0)  # the supervisor has thought better of it
+    birth = msgspec.json.decode(body, type=Birth)
+    vitals_fd, snapshot_a, snapshot_b, stderr = fds
+    os.dup2(stderr, 1)
+    os.dup2(stderr, 2)
+    os.close(stderr)
+    record = vitals.Writer(vitals_fd)
+    try:
+        bonds.set_name(f"bj-{birth.name}")
+        Path("/proc/self/oom_score_adj").write_text(str(OOM_SCORE_ADJ))
+        rlimits.no_core_dumps()
+        bonds.drop_capabilities()
+        bonds.die_with(supervisor)
+        affinity.pin(birth.cpus)
+        threading.stack_size(256 * 1024)
+        threading.Thread(target=_lifeline, args=(gate,), daemon=True).start()
+        limit = baseline + birth.memory_cap
+        need = context_bytes + _SPARE
+        if birth.memory_cap < need:
+            raise llama.EngineError(f"memory cap of {birth.memory_cap} bytes is below the {need} that its context and Python need")
+        rlimits.cap_data(limit)
+        gc.enable()
+        life = Life(engine, birth, record, Snapshots((snapshot_a, snapshot_b)), (limit, baseline))
+        signal.signal(signal.SIGTERM, lambda *_: setattr(life, "stopping", True))
+        life.prepare()
+        life.live()
+    except Stopped:
+        life.close()
+        os._exit(0)
+    except MemoryError as error:
+        _end(record, messages.EXIT_MEMORY, error)
+    except (llama.EngineError, bonds.NotTied) as error:
+        _end(record, messages.EXIT_REFUSED, error)
+    except BaseException as error:
+        traceback.print_exc()
+        _end(record, 1, error)
+    os._exit(1)
+
+
+def _end(record: vitals.Writer, code: int, error: BaseException) -> NoReturn:
+    record.exit(f"{type(error).__name__}: {error}")
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def _lifeline(gate: socket.socket) -> None:
+    """Nothing is ever said over the gate again: when it ends, the supervisor has. The second line behind PDEATHSIG."""
+    try:
+        gate.recv(1)
+    finally:
+        os._exit(messages.EXIT_LIFELINE)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,203 @@
+"""A real jar for a test: started, spoken to, listened to, and ended with everything that it started."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from brainjar.bus import Subscriber
+from brainjar.messages import Envelope, decode_envelope
+
+PATIENCE_S = 90.0
+"""Longest that anything here is waited for; nothing that works comes near it."""
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs; a zombie does not (a slow pid 1 may leave one about)."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def zombies_of(pid: int) -> list[int]:
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if fields[0] == "Z" and int(fields[1]) == pid:
+            found.append(int(stat.parent.name))
+    return found
+
+
+def until(what: Callable[[], Any], patience: float = PATIENCE_S, why: str = "") -> Any:
+    """Poll `what` until it is true; return it. For facts of /proc, which send no event."""
+    end = time.monotonic() + patience
+    while time.monotonic() < end:
+        if got := what():
+            return got
+        time.sleep(0.01)
+    raise AssertionError(f"not within {patience:g} s: {why or what}")
+
+
+class Listener:
+    """A subscriber to everything, connected before it returns from its making."""
+
+    def __init__(self, runtime_dir: Path) -> None:
+        self._bus = Subscriber(runtime_dir)
+        nonce = secrets.token_hex(8)
+        self.snapshot: Envelope | None = None
+        end = time.monotonic() + PATIENCE_S
+        while self.snapshot is None and time.monotonic() < end:
+            self._bus.subscribe(f"SNAP.{nonce}")
+            got = self.next(1.0)
+            if got is not None and got.type == "SNAP":
+                self.snapshot = got
+            elif got is not None:
+                continue
+        assert self.snapshot is not None, "no snapshot"
+
+    def next(self, patience: float = PATIENCE_S) -> Envelope | None:
+        body = self._bus.receive(int(patience * 1000))
+        return decode_envelope(body) if body is not None else None
+
+    def until(
+        self, type: str, sender: str | None = None, where: Callable[[Envelope], bool] = lambda _: True
+    ) -> tuple[Envelope, list[Envelope]]:
+        """The next such event, and everything that came before it."""
+        before: list[Envelope] = []
+        end = time.monotonic() + PATIENCE_S
+        while (left := end - time.monotonic()) > 0:
+            got = self.next(left)
+            if got is None:
+                break
+            if got.type == type and sender in (None, got.sender_id) and where(got):
+                return got, before
+            before.append(got)
+        raise AssertionError(f"no {type} of {sender} within {PATIENCE_S:g} s; newest: {[e.topic for e in before[-12:]]}")
+
+    def close(self) -> None:
+        self._bus.close()
+
+
+class Jar:
+    def __init__(self, root: Path, config: Path | str, *args: str, env: dict[str, str] | None = None, view: str = "plain") -> None:
+        self.state_dir = root / "state"
+        self.runtime_dir = root / "run"
+        self.output = root / "output"
+        self._argv = [sys.executable, "-m", "brainjar", "supervise", "--config", str(config), "--state-dir", str(self.state_dir)]
+        self._argv += ["--set", f"jar.runtime_dir={self.runtime_dir}", "--view", view, *args]
+        self._env = dict(os.environ) | (env or {})
+        self.process: subprocess.Popen[bytes] | None = None
+        self._seen: set[int] = set()
+
+    @property
+    def pid(self) -> int:
+        assert self.process is not None
+        return self.process.pid
+
+    def start(self) -> Jar:
+        with open(self.output, "ab") as out:
+            self.process = subprocess.Popen(
+                self._argv, stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=self._env, start_new_session=True
+            )
+        until(lambda: (self.runtime_dir / "control").exists() or (self.process is not None and self.process.poll() is not None))
+        assert self.process.poll() is None, self.said()
+        return self
+
+    def said(self) -> str:
+        return self.output.read_text(errors="replace") if self.output.exists() else ""
+
+    def ask(self, cmd: str, **more: Any) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        """(the closing answer, the events before it) of one request on the control socket."""
+        with socket.socket(socket.AF_UNIX) as s:
+            s.settimeout(PATIENCE_S)
+            s.connect(str(self.runtime_dir / "control"))
+            s.sendall(json.dumps({"cmd": cmd, **more}).encode() + b"\n")
+            events: list[dict[str, Any]] = []
+            with s.makefile("rb") as f:
+                for line in f:
+                    answer = json.loads(line)
+                    if "event" not in answer:
+                        return answer, events
+                    events.append(answer["event"])
+        raise AssertionError(f"the jar hung up on {cmd}")
+
+    def status(self) -> dict[str, Any]:
+        status: dict[str, Any] = self.ask("status")[0]["status"]
+        self._seen |= {p["pid"] for p in status["personas"] if p["pid"]}
+        return status
+
+    def persona(self, name: str) -> dict[str, Any]:
+        found: dict[str, Any] = next(p for p in self.status()["personas"] if p["name"] == name)
+        return found
+
+    def until_ready(self, *names: str) -> dict[str, Any]:
+        """Wait until these personas (by default all) are READY; return the status."""
+
+        def ready() -> dict[str, Any] | None:
+            status = self.status()
+            wanted = [p for p in status["personas"] if not names or p["name"] in names]
+            return status if all(p["state"] in ("ready", "thinking") for p in wanted) else None
+
+        found: dict[str, Any] = until(ready, why=self.said)  # type: ignore[arg-type]
+        return found
+
+    @contextmanager
+    def listening(self) -> Iterator[Listener]:
+        listener = Listener(self.runtime_dir)
+        try:
+            yield listener
+        finally:
+            listener.close()
+
+    def descendants(self) -> list[int]:
+        """All that descends from the supervisor; it is their subreaper, so none can hide from this."""
+        parents: dict[int, list[int]] = {}
+        for stat in Path("/proc").glob("[0-9]*/stat"):
+            try:
+                fields = stat.read_text().rpartition(")")[2].split()
+            except OSError:
+                continue
+            parents.setdefault(int(fields[1]), []).append(int(stat.parent.name))
+        found, todo = [], [self.pid]
+        while todo:
+            children = parents.get(todo.pop(), [])
+            found += children
+            todo += children
+        return found
+
+    def brainjar(self, *args: str) -> subprocess.CompletedProcess[str]:
+        return brainjar(*args, "--state-dir", str(self.state_dir), env=self._env)
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        assert self.process is not None
+        self.process.send_signal(number)
+        return self.process.wait(PATIENCE_S)
+
+    def clean_up(self) -> None:
+        """End what is left, by pid; a test that failed may leave anything."""
+        if self.process is not None and self.process.poll() is None:
+            left = self.descendants()
+            self.process.kill()
+            self.process.wait()
+            for pid in left:
+                until(lambda pid=pid: not alive(pid), 10)  # type: ignore[misc]
+
+
+def brainjar(*args: str, env: dict[str, str] | None = None, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Run the command line to its end."""
+    argv: Sequence[str] = [sys.executable, "-m", "brainjar", *args]
+    return subprocess.run(argv, capture_output=True, text=True, timeout=PATIENCE_S, env=env or dict(os.environ), cwd=cwd, check=False)
