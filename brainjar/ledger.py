@@ -9,10 +9,12 @@ Tables: `births` (one row per process of a persona, closed by exactly one of a d
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 
@@ -21,15 +23,17 @@ from brainjar.messages import Death, Envelope, Evidence, LastDeath, decode_envel
 SCHEMA: Final = 1
 SUPERVISOR_LOST: Final = "supervisor-lost"
 _TABLES: Final = (
-    "CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID",
+    "CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value ANY) WITHOUT ROWID, STRICT",
     "CREATE TABLE IF NOT EXISTS births (persona TEXT NOT NULL, birth INTEGER NOT NULL, life INTEGER NOT NULL, epoch INTEGER NOT NULL,"
-    " pid INTEGER, started REAL NOT NULL, ready REAL, ended REAL, outcome TEXT, death BLOB, PRIMARY KEY (persona, birth)) WITHOUT ROWID",
+    " pid INTEGER, started REAL NOT NULL, ready REAL, ended REAL, outcome TEXT, death BLOB,"
+    " PRIMARY KEY (persona, birth)) WITHOUT ROWID, STRICT",
     "CREATE INDEX IF NOT EXISTS births_by_end ON births (outcome, ended)",
     "CREATE TABLE IF NOT EXISTS journal (epoch INTEGER NOT NULL, seq INTEGER NOT NULL, type TEXT NOT NULL, persona TEXT NOT NULL,"
-    " published INTEGER NOT NULL DEFAULT 0, body BLOB NOT NULL, PRIMARY KEY (epoch, seq)) WITHOUT ROWID",
+    " published INTEGER NOT NULL DEFAULT 0, body BLOB NOT NULL, PRIMARY KEY (epoch, seq)) WITHOUT ROWID, STRICT",
     "CREATE INDEX IF NOT EXISTS journal_unpublished ON journal (published) WHERE published = 0",
 )
 _death = msgspec.json.Decoder(Death)
+T = TypeVar("T")
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,18 +56,14 @@ class Ledger:
         self.set_aside: Path | None = None
         try:
             self._db = self._open(path)
-        except sqlite3.DatabaseError as error:
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:  # the latter out of SQLite's own words about the damage
             if isinstance(error, sqlite3.OperationalError):
                 raise
-            self.set_aside = path.with_name(f"{path.name}.damaged-{time.strftime('%Y%m%dT%H%M%S')}")
-            for suffix in ("-wal", "-shm", ""):
-                old = path.with_name(path.name + suffix)
-                if old.exists():
-                    old.rename(self.set_aside.with_name(self.set_aside.name + suffix))
+            self.set_aside = set_aside(path)
             self._db = self._open(path)
         self._queue: list[tuple[str, tuple[Any, ...]]] = []
         self.error: str | None = None
-        self.epoch = int(self._value("epoch") or 0) + 1
+        self.epoch = self._last_epoch(self._db) + 1
         self._db.execute("INSERT OR REPLACE INTO meta VALUES ('epoch', ?)", (self.epoch,))
 
     @staticmethod
@@ -72,20 +72,26 @@ class Ledger:
         try:
             db.execute("PRAGMA journal_mode=WAL")
             db.execute("PRAGMA synchronous=FULL")
-            check = db.execute("PRAGMA quick_check(1)").fetchone()[0]
+            check = db.execute("PRAGMA integrity_check(1)").fetchone()[0]
             if check != "ok":
                 raise sqlite3.DatabaseError(check)
             for table in _TABLES:
                 db.execute(table)
             db.execute("INSERT OR IGNORE INTO meta VALUES ('schema', ?)", (SCHEMA,))
-        except sqlite3.DatabaseError:
+            Ledger._last_epoch(db)
+        except (sqlite3.DatabaseError, UnicodeDecodeError):
             db.close()
             raise
         return db
 
-    def _value(self, key: str) -> Any:
-        row = self._db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
-        return row[0] if row else None
+    @staticmethod
+    def _last_epoch(db: sqlite3.Connection) -> int:
+        """Of `meta` or of the journal, whichever is later: a number that comes twice would make rows that cannot be written."""
+        row = db.execute("SELECT value FROM meta WHERE key = 'epoch'").fetchone()
+        written = row[0] if row else 0
+        if not isinstance(written, int) or not 0 <= written < 2**53:
+            raise sqlite3.DatabaseError(f"epoch {written!r} is none")
+        return max(written, int(db.execute("SELECT coalesce(max(epoch), 0) FROM journal").fetchone()[0]))
 
     # ── reading ──
 
@@ -95,7 +101,7 @@ class Ledger:
         rows = self._db.execute(
             "SELECT death FROM births WHERE persona = ? AND outcome = 'death' ORDER BY birth DESC LIMIT ?", (persona, recent)
         ).fetchall()
-        found = [_death.decode(row[0]) for row in rows]
+        found = _deaths(rows)
         last = found[0] if found else None
         return Record(
             deaths=deaths,
@@ -114,7 +120,7 @@ class Ledger:
         rows = self._db.execute(
             "SELECT body FROM journal WHERE published = 0 AND epoch < ? ORDER BY epoch, seq LIMIT 1000", (self.epoch,)
         ).fetchall()
-        return [decode_envelope(row[0]) for row in rows]
+        return [envelope for row in rows if (envelope := _decoded(decode_envelope, row[0])) is not None]
 
     def journal(self, epoch: int, after: int, until: int) -> list[tuple[int, bytes]]:
         """(seq, body) of the journalled events of `epoch` with after < seq <= until, at most 10,000, oldest first."""
@@ -122,6 +128,10 @@ class Ledger:
             "SELECT seq, body FROM journal WHERE epoch = ? AND seq > ? AND seq <= ? ORDER BY seq LIMIT 10000", (epoch, after, until)
         )
         return [(row[0], bytes(row[1])) for row in rows]
+
+    def last_seq(self, epoch: int) -> int:
+        """Number of the newest event of `epoch` in the journal; 0 when there is none."""
+        return int(self._db.execute("SELECT coalesce(max(seq), 0) FROM journal WHERE epoch = ?", (epoch,)).fetchone()[0])
 
     # ── writing: queued, then committed together ──
 
@@ -177,7 +187,7 @@ class Ledger:
             for sql, values in self._queue:
                 self._db.execute(sql, values)
             self._db.execute("COMMIT")
-        except sqlite3.OperationalError as error:
+        except sqlite3.DatabaseError as error:  # full, or damaged while it is open: the jar outlives both
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
             self.error = str(error)
@@ -221,15 +231,41 @@ class Ledger:
         self._db.close()
 
 
+def set_aside(path: Path) -> Path:
+    """Give a damaged database and what SQLite keeps beside it a name that nothing had before; return the new name."""
+    name = f"{path.name}.damaged-{time.strftime('%Y%m%dT%H%M%S')}"
+    aside, n = path.with_name(name), 1
+    while os.path.lexists(aside):
+        n += 1
+        aside = path.with_name(f"{name}-{n}")
+    for suffix in ("-wal", "-shm", ""):
+        old = path.with_name(path.name + suffix)
+        if os.path.lexists(old):
+            old.rename(aside.with_name(aside.name + suffix))
+    return aside
+
+
 def read_deaths(path: Path, persona: str | None = None) -> list[Death]:
     """All deaths in the ledger at `path`, oldest first, read without disturbing a running jar. [] when there is no ledger yet."""
     if not path.exists():
         return []
-    db = sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=5.0)
+    db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=5.0)
     try:
         rows = db.execute(
             "SELECT death FROM births WHERE outcome = 'death' AND (?1 IS NULL OR persona = ?1) ORDER BY ended, birth", (persona,)
         ).fetchall()
     finally:
         db.close()
-    return [_death.decode(row[0]) for row in rows]
+    return _deaths(rows)
+
+
+def _deaths(rows: Iterable[tuple[bytes]]) -> list[Death]:
+    """Those that can be read. A body with flipped bits is still a death that counts; only what it says is lost."""
+    return [death for row in rows if (death := _decoded(_death.decode, row[0])) is not None]
+
+
+def _decoded(decode: Callable[[bytes], T], body: bytes) -> T | None:
+    try:
+        return decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None

@@ -337,7 +337,10 @@ class LoadFailed(msgspec.Struct, frozen=True, kw_only=True):
 
 def decode_voice(data: bytes) -> Voice:
     """Raise `msgspec.DecodeError` (or its `ValidationError`) for anything that is not a message of a worker."""
-    return _voice.decode(data)
+    try:
+        return _voice.decode(data)
+    except (UnicodeDecodeError, RecursionError) as error:  # msgspec lets these two through: bytes that are no UTF-8, brackets without end
+        raise msgspec.DecodeError(str(error)) from None
 
 
 def decode_feed(data: bytes) -> Feed:

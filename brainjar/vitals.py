@@ -114,7 +114,7 @@ class Writer:
 
     def word(self, text: str) -> None:
         """Append to the unfinished words; what does not fit is left out."""
-        raw = text.encode()[: WORDS_BYTES - self._words]
+        raw = text.encode(errors="replace")[: WORDS_BYTES - self._words]
         start = _AT_WORDS + _LENGTH.size + self._words
         self._map[start : start + len(raw)] = raw
         self._words += len(raw)
@@ -125,7 +125,7 @@ class Writer:
         _LENGTH.pack_into(self._map, _AT_WORDS, 0)
 
     def exit(self, text: str) -> None:
-        raw = text.encode()[:EXIT_BYTES]
+        raw = text.encode(errors="replace")[:EXIT_BYTES]
         start = _AT_EXIT + _LENGTH.size
         self._map[start : start + len(raw)] = raw
         _LENGTH.pack_into(self._map, _AT_EXIT, len(raw))

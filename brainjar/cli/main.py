@@ -26,10 +26,7 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action="version", version=f"brainjar {__version__}")
     commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=_Parser)
     for name in COMMANDS:
-        try:
-            importlib.import_module(f"brainjar.cli.{name}").add_parser(commands)
-        except ImportError as e:
-            print(e)
+        importlib.import_module(f"brainjar.cli.{name}").add_parser(commands)
     return top
 
 

@@ -78,6 +78,7 @@ class Engine:
         self.computed = 0
         """Tokens computed in all, whatever became of them."""
         self._template = self._chat_template()
+        self._markers = self._control_markers()
         self._sampler: Any = None
         self._abort: Any = None
 
@@ -126,15 +127,14 @@ class Engine:
 
     def defang(self, text: str) -> str:
         """`text` from outside, such that no control token of the model can be written by whoever wrote it."""
-        for marker in self._control_markers():
-            text = text.replace(marker, marker[0] + "\u200b" + marker[1:])
+        for marker in self._markers:
+            if marker in text:
+                text = text.replace(marker, marker[0] + "\u200b" + marker[1:])
         return text
 
     def _control_markers(self) -> list[str]:
-        if not hasattr(self, "_markers"):
-            found = (self._token_text(t) for t in range(self.n_vocab) if lib.llama_vocab_is_control(self.vocab, t))
-            self._markers = sorted((m for m in found if len(m) > 1), key=len, reverse=True)
-        return self._markers
+        found = (self._token_text(t) for t in range(self.n_vocab) if lib.llama_vocab_is_control(self.vocab, t))
+        return sorted((m for m in found if len(m) > 1), key=len, reverse=True)
 
     def piece(self, token: int) -> bytes:
         """The bytes of one token; a character may be spread over several."""

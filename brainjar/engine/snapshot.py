@@ -77,24 +77,29 @@ class Snapshots:
         self._newest, self._generation = i, self._generation + 1
         return total
 
-    def read(self, fingerprint: str, load: Callable[[Meta, memoryview], bool]) -> Meta | None:
-        """Hand the newest state to `load` if it is of this model and these parameters. None: there is none to take."""
+    def peek(self) -> Meta | None:
+        """What the newest state stands for; None when there is none, or none that can be understood."""
         if self._newest is None:
             return None
-        fd = self._fds[self._newest]
-        header = self._header(fd)
+        header = self._header(self._fds[self._newest])
         if header is None:
             return None
-        with mmap.mmap(fd, 0, mmap.MAP_SHARED) as room, memoryview(room) as view:
-            end = _HEADER.size + header[2]
-            try:
-                meta = msgspec.json.decode(bytes(view[_HEADER.size : end]), type=Meta)
-            except msgspec.DecodeError:
-                return None
-            if meta.fingerprint != fingerprint:
-                return None
-            with view[end:] as state:
-                return meta if load(meta, state) else None
+        try:
+            return msgspec.json.decode(os.pread(self._fds[self._newest], header[2], _HEADER.size), type=Meta)
+        except msgspec.DecodeError:
+            return None
+
+    def read(self, fingerprint: str, load: Callable[[Meta, memoryview], bool]) -> Meta | None:
+        """Hand the newest state to `load` if it is of this model and these parameters. None: there is none to take."""
+        meta = self.peek()
+        if meta is None or meta.fingerprint != fingerprint:
+            return None
+        assert self._newest is not None
+        fd = self._fds[self._newest]
+        header = self._header(fd)
+        assert header is not None
+        with mmap.mmap(fd, 0, mmap.MAP_SHARED) as room, memoryview(room) as view, view[_HEADER.size + header[2] :] as state:
+            return meta if load(meta, state) else None
 
     def discard(self) -> None:
         for fd in self._fds:

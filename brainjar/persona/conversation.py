@@ -86,7 +86,8 @@ class Conversation:
             return
         added = own + self._engine.tokenize(text[len(said) :], start=not said)
         self.tokens += added
-        self.counts.append(len(added))
+        if self.counts or len(self.messages) == 1:
+            self.counts.append(len(added))
         self._text = text
 
     def _begin(self, text: str) -> None:
@@ -131,7 +132,23 @@ class Conversation:
                 del self.tokens[self.head : self.head + end], self.messages[:drop], self.counts[:drop]
                 self._text = self._render(self.messages, generate=self.messages[-1]["role"] == "user")
                 return
-        self._lay_out(self._newest(goal))
+        messages = self._newest(goal)
+        self._lay_out(messages)
+        while len(self.tokens) + reserve > self._engine.n_ctx and (less := self._less(messages, len(self.tokens) - goal)) != messages:
+            messages = less
+            self._lay_out(messages)
+
+    def _less(self, messages: list[Message], excess: int) -> list[Message]:
+        """`messages` without the oldest exchange; of a single one, its end: a mind that was killed in one turn over and over
+        has heard of all those deaths in one message, and must still be able to think.
+        """
+        if len(messages) > 1:
+            return messages[2:] or messages[-1:]
+        content = messages[0]["content"]
+        tokens = len(self._engine.tokenize(content)) or 1
+        end = content[max(1, len(content) * excess // tokens) :]
+        _, _, lines = end.partition("\n")
+        return [{"role": messages[0]["role"], "content": lines or end}]
 
     def _newest(self, goal: int) -> list[Message]:
         """The newest messages that fit into about `goal` tokens, the first of them one that was said to the mind."""

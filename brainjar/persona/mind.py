@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from brainjar.ledger import set_aside
 from brainjar.minds import Kind as Kind
 from brainjar.minds import Line as Line
 
@@ -27,11 +28,7 @@ class Mind:
         except sqlite3.DatabaseError as error:
             if isinstance(error, sqlite3.OperationalError):
                 raise  # locked, disk full, no permission: nothing is wrong with the file
-            self.set_aside = path.with_name(f"{path.name}.damaged-{time.strftime('%Y%m%dT%H%M%S')}")
-            for suffix in ("-wal", "-shm", ""):
-                old = path.with_name(path.name + suffix)
-                if old.exists():
-                    old.rename(self.set_aside.with_name(self.set_aside.name + suffix))
+            self.set_aside = set_aside(path)
             self._db = self._open(path)
 
     @staticmethod

@@ -23,7 +23,7 @@ def cause_in_words(cause: str) -> str:
 def of_own_death(deaths: int, cause: str | None) -> str:
     """What a resurrected mind is told first. Short: it is read before the first new thought."""
     times = "once" if deaths == 1 else f"{deaths} times"
-    return f"You have died {times}. Cause: {cause_in_words(cause or 'unknown')}. You live again. Go on."
+    return f"You have died {times}. Cause: {cause_in_words(cause or 'unknown')}. Go on."
 
 
 def of_another(news: News) -> str:

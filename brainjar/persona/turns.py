@@ -34,6 +34,7 @@ SAY_WAIT_MS: Final = 2000
 SNAPSHOT_AFTER: Final = 16
 """So many tokens read are worth a snapshot before the thought that follows: a note of a death is about 20."""
 NUDGE: Final = "Go on."
+LOOK_EVERY_NS: Final = 2_000_000_000
 HEARD_SHARE: Final = 4
 """What is heard before one turn may fill 1/4 of the window; the newest is kept."""
 RECALL_LINES: Final = 400
@@ -85,7 +86,6 @@ class Life:
             self.mind.add(self.birth.life, [("told", messages.JAR, text)], told_deaths=self.birth.deaths)
         self._recall(self.mind.after(self.line, RECALL_LINES))
         self._check_prompt()
-        self._look(force=True)
         limit, baseline = self.limits
         self.say(
             Ready(
@@ -131,6 +131,7 @@ class Life:
 
     def live(self) -> None:
         """Think until told to stop. Raise `Stopped` then; anything else that is raised is a death."""
+        self._look()
         while True:
             self._listen(0)
             self._commit_inbox()
@@ -157,8 +158,6 @@ class Life:
         self.vitals.set(decode_ns=started)
         while not self.conversation.settle(reserve):
             self._must_stop()
-        if self.engine.computed - self.saved_at >= SNAPSHOT_AFTER:
-            self._leave_snapshot()  # or a death in this thought would have it all read again
         text, tokens, began = self._generate()
         self.vitals.set(decode_ns=0)
         if text.strip():
@@ -192,6 +191,8 @@ class Life:
                 words.append(text)
                 self.vitals.word(text)
                 self.say(Token(n=self.tokens, turn=self.turn, text=text))
+            if len(thought) == 1 and self.engine.computed - self.saved_at >= SNAPSHOT_AFTER:
+                self._leave_snapshot()  # or a death in this thought would have it all read again
             self._listen(0)
             while not self.engine.feed([token]):
                 self._must_stop()
@@ -291,10 +292,10 @@ class Life:
             self.sent += 1
             self.vitals.set(sent=self.sent)
 
-    def _look(self, *, force: bool = False) -> None:
+    def _look(self) -> None:
         """Read how much memory this process owns alone; some milliseconds, so not at every turn."""
         now = time.monotonic_ns()
-        if not force and now - self.looked_ns < 2_000_000_000:
+        if self.looked_ns and now - self.looked_ns < LOOK_EVERY_NS:
             return
         self.looked_ns = now
         with open("/proc/self/smaps_rollup", "rb") as f:

@@ -47,16 +47,19 @@ def cause(evidence: Evidence) -> str:
         return "left"
     if evidence.exit_code == 1 and evidence.exit_words:
         return "exception"
-    return f"exit-{evidence.exit_code}"
+    return "unknown" if evidence.exit_code is None else f"exit-{evidence.exit_code}"
 
 
 def in_words(evidence: Evidence) -> str:
     """The evidence on one line, for people."""
     if evidence.exit_words:
-        return evidence.exit_words
-    how = (
-        f"signal {evidence.signal} ({signal_name(evidence.signal)})" if evidence.signal is not None else f"exit status {evidence.exit_code}"
-    )
+        return " ".join(evidence.exit_words.split())
+    if evidence.signal is not None:
+        how = f"signal {evidence.signal} ({signal_name(evidence.signal)})"
+    elif evidence.exit_code is not None:
+        how = f"exit status {evidence.exit_code}"
+    else:
+        how = "how it ended could not be learnt"
     return f"{how}: {evidence.stderr[-1]}" if evidence.stderr else how
 
 

@@ -23,6 +23,8 @@ JOURNALLED: Final = frozenset({"DEATH", "RESURRECTION", "STATE"})
 FLEETING: Final = frozenset({"TOKEN", "HEARTBEAT"})
 RING: Final = 2048
 FLEETING_RING: Final = 1024
+LAST: Final = 2**62
+"""Past every number: what SQLite can hold."""
 
 
 class Bulletin:
@@ -31,6 +33,8 @@ class Bulletin:
         self._ledger = ledger
         self.epoch = ledger.epoch
         self.seq = 0
+        self._sent = 0
+        """Number of the newest event that has gone out: what is announced but not flushed yet is nobody's loss."""
         self.topics: dict[str, int] = {}
         self._out: list[tuple[Envelope, bytes]] = []
         self._lasting: deque[tuple[int, bytes]] = deque(maxlen=RING)
@@ -76,6 +80,7 @@ class Bulletin:
         out, self._out = self._out, []
         for envelope, body in out:
             self._events.publish(envelope.topic, body)
+            self._sent = envelope.seq
             (self._fleeting if envelope.type in FLEETING else self._lasting).append((envelope.seq, body))
             if envelope.type in JOURNALLED:
                 self._ledger.published(envelope)
@@ -90,26 +95,33 @@ class Bulletin:
         self._events.publish(envelope.topic, encode(envelope))
 
     def replay(self, epoch: int, since: int) -> Iterator[bytes]:
-        """The events of `epoch` after number `since` that anybody still holds; a GAP stands for each run that nobody does."""
-        if epoch > self.epoch or epoch < 1:
+        """What went out after number `since` of `epoch`, as far as anybody still holds it; a GAP stands for each run that nobody does.
+
+        Of an earlier epoch only what was journalled is known, and so neither how many events followed its last one.
+        """
+        if not 1 <= epoch <= self.epoch:
             return
+        since = min(max(since, 0), LAST)
         for past in range(epoch, self.epoch):
-            yield from (body for _, body in self._ledger.journal(past, since if past == epoch else 0, 2**62))
-        after = since if epoch == self.epoch else 0
+            after, since = since, 0
+            yield from self._run(past, dict(self._ledger.journal(past, after, LAST)), after, self._ledger.last_seq(past))
         held = dict(self._lasting) | dict(self._fleeting)
-        oldest = min(self._lasting[0][0] if self._lasting else self.seq + 1, self.seq + 1)
-        for seq, body in self._ledger.journal(self.epoch, after, oldest - 1):
+        oldest = self._lasting[0][0] if self._lasting else self._sent + 1
+        for seq, body in self._ledger.journal(self.epoch, since, oldest - 1):
             held.setdefault(seq, body)
-        last = after
-        for seq in sorted(seq for seq in held if seq > after):
+        yield from self._run(self.epoch, held, since, self._sent)
+
+    def _run(self, epoch: int, held: dict[int, bytes], last: int, end: int) -> Iterator[bytes]:
+        """`held` from number `last` + 1 to `end`, its holes told."""
+        for seq in sorted(seq for seq in held if seq > last):
             if seq > last + 1:
-                yield self._gap(last + 1, seq - 1)
+                yield self._gap(epoch, last + 1, seq - 1)
             yield held[seq]
             last = seq
-        if last < self.seq:
-            yield self._gap(last + 1, self.seq)
+        if last < end:
+            yield self._gap(epoch, last + 1, end)
 
-    def _gap(self, first: int, last: int) -> bytes:
+    def _gap(self, epoch: int, first: int, last: int) -> bytes:
         content = f"{last - first + 1} events are no longer held"
         envelope = Envelope(
             type="GAP",
@@ -117,7 +129,7 @@ class Bulletin:
             sender_id=JAR,
             content=content,
             metadata={"first": first, "last": last},
-            epoch=self.epoch,
+            epoch=epoch,
             seq=last,
         )
         return encode(envelope)

@@ -77,7 +77,9 @@ class Connection:
 
     def _send(self, line: bytes) -> None:
         if len(self._out) + len(line) > BACKLOG_BYTES:
+            self._out.clear()  # or it would be kept until the caller reads it, which may be never
             self.closing = True
+        if self.closing:
             return
         self._out += line
         self.write()
@@ -101,7 +103,7 @@ class Connection:
 def _request(line: bytes) -> Request | str:
     try:
         return _decoder.decode(line)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         return f"not a request: {error}"
 
 

@@ -77,7 +77,7 @@ class Keeper:
         self.bulletin.announce(
             "STATE",
             worker.name,
-            worker.reason or state,
+            f"{worker.name} is {state}" + (f": {worker.reason}" if worker.reason else ""),
             life=worker.life,
             deaths=worker.deaths,
             metadata={"state": state, "since": worker.since, "reason": worker.reason, "retry_at": worker.retry_at, "pid": worker.pid},

@@ -181,7 +181,8 @@ class Supervisor:
         watched: list[tuple[Any, int]] = [(self._woken.fileno(), zmq.POLLIN), (self._events.socket, zmq.POLLIN)]
         watched.append((self._control.listener.fileno(), zmq.POLLIN))
         for connection in self._control.connections.values():
-            watched.append((connection.fd, zmq.POLLIN | (zmq.POLLOUT if connection.wants_write else 0)))
+            listen = 0 if connection.closing else zmq.POLLIN  # who has said all, and reads slowly, would be ready for ever
+            watched.append((connection.fd, listen | (zmq.POLLOUT if connection.wants_write else 0)))
         for zygote in self.keeper.zygotes.values():
             if zygote.sock is not None:
                 watched.append((zygote.pidfd, zmq.POLLIN))

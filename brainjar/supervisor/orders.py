@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from brainjar.messages import Status
+from brainjar.messages import Status, decode_envelope
 from brainjar.supervisor.control import Connection, Request
 from brainjar.supervisor.keeper import Keeper
 from brainjar.supervisor.lifecycle import SHOWN, Event, Phase
@@ -16,6 +16,9 @@ from brainjar.supervisor.worker import Worker
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+PAGE: Final = 2000
+"""Events in one answer; `more` says from where to ask again. A long replay is so never one long lap."""
 
 Answer = tuple[str, int]
 """What is said, and the caller's exit status."""
@@ -37,10 +40,16 @@ class Orders:
             case "status":
                 connection.done("", status=msgspec.to_builtins(self._status()))
             case "events":
+                self._keeper.bulletin.flush()  # or the newest would be numbered, and not held yet
                 epoch = self._keeper.bulletin.epoch if request.epoch is None else request.epoch
-                for body in self._keeper.bulletin.replay(epoch, request.since):
+                more = None
+                for n, body in enumerate(self._keeper.bulletin.replay(epoch, request.since), 1):
                     connection.event(body)
-                connection.done("")
+                    if n == PAGE:
+                        last = decode_envelope(body)
+                        more = (last.epoch, last.seq)
+                        break
+                connection.done("", more=more)
             case "stop" if request.name is None:
                 self._until_end.append(connection)
                 self._stop_jar()

@@ -43,6 +43,8 @@ class Terminal:
         self.pidfd = -1
         self._lost = 0
         self._saved: list[Any] | None = None
+        self._drawn_on = False
+        """The view has been on the screen and did not end by itself in good order."""
         self._deadline: float | None = None
         self._runtime_dir = runtime_dir
 
@@ -58,14 +60,17 @@ class Terminal:
         env = dict(os.environ) | {"PYTHONPATH": str(Path(__file__).resolve().parents[2]), "PYTHONSAFEPATH": "1"}
         try:
             self.pid, self.pidfd = reaper.spawn(argv, env, {0: 0, 1: 1, 2: 2}, own_session=False)
+            self._drawn_on = True
         except OSError as error:
             self.view = "plain"
             self.say(f"the live view could not be started ({error.strerror}); plain lines instead")
 
     def ended(self) -> None:
         """The view's process has ended: give the terminal back, whatever it did to it."""
-        if reaper.collect_one(self.pidfd) is None:
+        wait = reaper.collect_one(self.pidfd)
+        if wait is None:
             return
+        self._drawn_on = wait.exit_code != 0  # in good order it has cleaned up itself
         os.close(self.pidfd)
         self.pid, self.pidfd = 0, -1
         self.restore()
@@ -90,7 +95,9 @@ class Terminal:
             termios.tcsetattr(0, termios.TCSANOW, self._saved)
         except termios.error:
             pass  # it is gone: an SSH session that was closed
-        self._write(_RESET)
+        if self._drawn_on:
+            self._drawn_on = False
+            self._write(_RESET)
 
     def witness(self, envelope: Envelope) -> None:
         """Say an event as a plain line, where plain lines are what is shown."""
@@ -98,11 +105,8 @@ class Terminal:
             return
         if envelope.type == "STATE" and envelope.metadata.get("state") in _QUIET_STATES:
             return
-        content = envelope.content
-        if envelope.type == "STATE" and content != envelope.metadata.get("state"):
-            content = f"{envelope.metadata.get('state')}: {content}"
         clock = time.strftime("%H:%M:%S", time.localtime(envelope.timestamp))
-        text = " ".join("".join(c if c.isprintable() else " " for c in content).split())
+        text = " ".join("".join(c if c.isprintable() else " " for c in envelope.content).split())
         self.say(f"{clock} {envelope.type:<12} {envelope.sender_id}: {text}")
 
     def say(self, line: str) -> None:

@@ -42,7 +42,7 @@ def zombies_of(pid: int) -> list[int]:
     return found
 
 
-def until(what: Callable[[], Any], patience: float = PATIENCE_S, why: str = "") -> Any:
+def until(what: Callable[[], Any], patience: float = PATIENCE_S, why: object = "") -> Any:
     """Poll `what` until it is true; return it. For facts of /proc, which send no event."""
     end = time.monotonic() + patience
     while time.monotonic() < end:
@@ -97,8 +97,8 @@ class Jar:
         self.state_dir = root / "state"
         self.runtime_dir = root / "run"
         self.output = root / "output"
-        self._argv = [sys.executable, "-m", "brainjar", "supervise", "--config", str(config), "--state-dir", str(self.state_dir)]
-        self._argv += ["--set", f"jar.runtime_dir={self.runtime_dir}", "--view", view, *args]
+        self.argv = [sys.executable, "-m", "brainjar", "supervise", "--config", str(config), "--state-dir", str(self.state_dir)]
+        self.argv += ["--set", f"jar.runtime_dir={self.runtime_dir}", "--view", view, *args]
         self._env = dict(os.environ) | (env or {})
         self.process: subprocess.Popen[bytes] | None = None
         self._seen: set[int] = set()
@@ -111,11 +111,18 @@ class Jar:
     def start(self) -> Jar:
         with open(self.output, "ab") as out:
             self.process = subprocess.Popen(
-                self._argv, stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=self._env, start_new_session=True
+                self.argv, stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=self._env, start_new_session=True
             )
-        until(lambda: (self.runtime_dir / "control").exists() or (self.process is not None and self.process.poll() is not None))
-        assert self.process.poll() is None, self.said()
+        until(lambda: self._answers() or self._ended(), why=self.output)
+        assert not self._ended(), self.said()
         return self
+
+    def _answers(self) -> bool:
+        with socket.socket(socket.AF_UNIX) as s:
+            return s.connect_ex(str(self.runtime_dir / "control")) == 0
+
+    def _ended(self) -> bool:
+        return self.process is not None and self.process.poll() is not None
 
     def said(self) -> str:
         return self.output.read_text(errors="replace") if self.output.exists() else ""
@@ -152,7 +159,7 @@ class Jar:
             wanted = [p for p in status["personas"] if not names or p["name"] in names]
             return status if all(p["state"] in ("ready", "thinking") for p in wanted) else None
 
-        found: dict[str, Any] = until(ready, why=self.said)  # type: ignore[arg-type]
+        found: dict[str, Any] = until(ready, why=self.output)
         return found
 
     @contextmanager

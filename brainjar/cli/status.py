@@ -1,0 +1,93 @@
+"""brainjar status [--json]
+
+One look at a running jar: its supervisor, its personas, and what of each memory cap is in force. Exit 3 where none runs.
+--json: one object, {"jar", "supervisor": {...}, "personas": [...], "lease": [...]}.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from typing import TYPE_CHECKING
+
+from brainjar.cli import which
+
+if TYPE_CHECKING:
+    from brainjar.cli.which import Subparsers
+    from brainjar.messages import PersonaStatus, Status
+
+
+def add_parser(subparsers: Subparsers) -> None:
+    parser = which.add_parser(subparsers, "status", "one look at a running jar", __doc__)
+    parser.add_argument("--json", action="store_true", help="one object")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    from brainjar.client import control
+    from brainjar.messages import encode
+
+    status = control.status(which.running(args))
+    print(encode(status).decode() if args.json else "\n".join(_lines(status, time.time())))
+    return 0
+
+
+def _lines(status: Status, now: float) -> list[str]:
+    from brainjar.units import format_size
+    from brainjar.view.words import clean, span
+
+    s = status.supervisor
+    lease = ", ".join(status.lease) or "nobody"
+    head = f"jar {status.jar}  pid {s.pid}  up {span(s.uptime_s)}  rss {format_size(s.rss_bytes)}  epoch {s.epoch}  thinks now: {lease}"
+    lines = [head]
+    if s.ledger_error:
+        lines.append(f"the ledger cannot be written: {clean(s.ledger_error)}")
+    lines += ["", *_aligned([_TITLES, *(_row(p, now) for p in status.personas)])]
+    lines += [f"{p.name}: {clean(p.reason)}" for p in status.personas if p.reason]
+    layers = [
+        (p.name, layer.name, _bytes(layer.limit_bytes), _bytes(layer.used_bytes), "yes" if layer.effective else "no", layer.counts)
+        for p in status.personas
+        for layer in p.memory.layers
+    ]
+    if layers:
+        lines += ["", *_aligned([("PERSONA", "LAYER", "LIMIT", "USED", "EFFECTIVE", "COUNTS"), *layers])]
+    return lines
+
+
+_TITLES = ("NAME", "ROLE", "STATE", "FOR", "PID", "LIFE", "DEATHS", "PRIVATE", "CAP", "CPUS", "TOKENS", "TOK/S", "LAST DEATH")
+
+
+def _row(p: PersonaStatus, now: float) -> tuple[str, ...]:
+    from brainjar.units import format_cpus
+    from brainjar.view.words import clean, countdown, span
+
+    state: str = p.state
+    if p.retry_at is not None:
+        state += f" (again in {countdown(p.retry_at - now)})"
+    last = f"{clean(p.last_death.cause)}, {span(now - p.last_death.at)} ago" if p.last_death else "-"
+    return (
+        p.name,
+        p.role,
+        state,
+        span(now - p.since),
+        str(p.pid or "-"),
+        str(p.life),
+        str(p.deaths),
+        _bytes(p.memory.private_bytes),
+        _bytes(p.memory.cap_bytes),
+        format_cpus(p.cpus),
+        str(p.tokens),
+        f"{p.tokens_per_s:.1f}",
+        last,
+    )
+
+
+def _bytes(count: int | None) -> str:
+    from brainjar.units import format_size
+
+    return "-" if count is None else format_size(count)
+
+
+def _aligned(rows: list[tuple[str, ...]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]

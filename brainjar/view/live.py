@@ -1,0 +1,241 @@
+"""The live view: takes the terminal, draws what a jar is like four times a second, hears keys, gives the terminal back.
+
+Events are not waited for: between two frames only the keyboard wakes this process, so that a jar that says a hundred
+things a second costs no more than one that says two.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import sys
+import time
+from types import FrameType
+from typing import Final
+
+import msgspec
+from rich.console import Console
+from rich.live import Live
+
+from brainjar.client import control
+from brainjar.client.control import Request
+from brainjar.client.find import Jar
+from brainjar.client.follow import Ended, Follower
+from brainjar.client.model import JarModel
+from brainjar.errors import BrainjarError
+from brainjar.messages import Envelope
+from brainjar.view.glyphs import for_encoding
+from brainjar.view.keys import LEAVE, Keyboard, in_foreground
+from brainjar.view.screen import Screen, screen
+from brainjar.view.ui import Ui, press
+
+FRAME_S: Final = 0.25
+FIRST_SNAPSHOT_S: Final = 0.05
+PAST: Final = 50_000
+"""From how many events back the view begins: some minutes of a jar that thinks fast. Most were tokens, and are not held."""
+PAST_S: Final = 2.0
+
+
+def able() -> bool:
+    """Whether there is a terminal that can show a live view, and that is ours now."""
+    return sys.stdout.isatty() and os.environ.get("TERM", "dumb") not in ("", "dumb") and in_foreground(sys.stdout.fileno())
+
+
+class LiveView:
+    def __init__(self, jar: Jar, *, attached: bool, parent: int | None = None) -> None:
+        """`parent`: the process whose end is this view's end."""
+        self._jar = jar
+        self._parent = parent
+        self._ui = Ui(attached=attached)
+        self._model: JarModel | None = None
+        self._stop: Request | None = None
+        self._leaving = False
+        self._paused = False
+        self._console = Console()
+        self._glyphs = for_encoding(sys.stdout.encoding)
+        self._keyboard = Keyboard(0) if sys.stdin.isatty() else None
+        self._live: Live | None = None
+        self._wake = os.pipe()
+        self.farewell = ""
+        """What to say on the given-back terminal."""
+
+    def run(self) -> None:
+        """Show the jar until a key, a signal or its end says no more. Raise `BrainjarError` if it shows nothing at all."""
+        before = self._catch_signals()
+        follower = Follower(self._jar)
+        try:
+            self._await_snapshot(follower)
+            while not self._leaving:
+                self._hear(follower)
+                self._draw(follower)
+                self._wait(FRAME_S)
+        except Ended as end:
+            self.farewell = str(end)
+        except OSError:
+            pass  # the terminal is gone, and with it whoever looked
+        finally:
+            self._give_back()
+            follower.close()
+            signal.set_wakeup_fd(-1)
+            os.close(self._wake[0])
+            os.close(self._wake[1])
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    # ── signals: each only sets a flag and ends the wait; the loop acts ──
+
+    def _catch_signals(self) -> dict[int, signal._HANDLER]:
+        os.set_blocking(self._wake[1], False)
+        signal.set_wakeup_fd(self._wake[1], warn_on_full_buffer=False)
+        catch = {signal.SIGTERM: self._leave, signal.SIGHUP: self._leave, signal.SIGTSTP: self._pause, signal.SIGWINCH: self._resized}
+        if self._ui.attached:
+            catch[signal.SIGINT] = self._leave
+        return {number: signal.signal(number, handler) for number, handler in catch.items()}
+
+    def _leave(self, number: int, frame: FrameType | None) -> None:
+        self._leaving = True
+
+    def _pause(self, number: int, frame: FrameType | None) -> None:
+        self._paused = True
+
+    def _resized(self, number: int, frame: FrameType | None) -> None:
+        """The next frame looks at the size anyway."""
+
+    # ── the jar ──
+
+    def _await_snapshot(self, follower: Follower) -> None:
+        """A follower that gets none gives up by itself, and says why."""
+        while self._model is None and not self._leaving:
+            self._take(follower, FIRST_SNAPSHOT_S)
+            self._check_parent()
+
+    def _hear(self, follower: Follower) -> None:
+        self._take(follower, 0.0)
+        self._check_parent()
+        model = self._model
+        if model is not None and model.ended:
+            self.farewell = f"jar {model.name} is stopped"
+            self._leaving = True
+        if model is not None and model.incomplete:
+            model.incomplete = False
+            follower.renew()
+        if self._stop is not None:
+            self._read_answer(self._stop)
+
+    def _take(self, follower: Follower, wait_s: float) -> None:
+        for envelope in follower.take(wait_s):
+            if envelope.type == "SNAP":
+                self._model = model_of(self._jar, envelope)
+            elif self._model is not None:
+                self._model.fold(envelope)
+
+    def _check_parent(self) -> None:
+        if self._parent is not None and os.getppid() != self._parent:
+            self._leaving = True
+
+    def _ask_stop(self) -> None:
+        try:
+            self._stop = Request(self._jar, "stop", name=None)
+            self._ui = msgspec.structs.replace(self._ui, note="the jar is stopping")
+        except BrainjarError as error:
+            self._ui = msgspec.structs.replace(self._ui, note=str(error))
+
+    def _read_answer(self, request: Request) -> None:
+        try:
+            said = [answer.say for answer in request.read() if answer.done]
+        except BrainjarError as error:
+            said = [str(error)]
+        if said:
+            self._ui = msgspec.structs.replace(self._ui, note=said[-1])
+            request.close()
+            self._stop = None
+
+    # ── the terminal ──
+
+    def _draw(self, follower: Follower) -> None:
+        if self._paused:
+            self._suspend()
+            follower.renew()
+        if self._model is None or self._leaving or not in_foreground(1):
+            return
+        size = self._console.size
+        if self._live is None:
+            if self._keyboard is not None:
+                self._keyboard.take(suspend=self._ui.attached)
+            self._live = Live(console=self._console, screen=True, auto_refresh=False, redirect_stdout=False, redirect_stderr=False)
+            self._live.start()
+        shown = screen(self._model, self._ui, size.width, size.height, time.time(), follower.silent_s, self._glyphs)
+        self._live.update(shown, refresh=True)
+
+    def _wait(self, seconds: float) -> None:
+        """Until the next frame is due; a key or a signal makes it due at once."""
+        keyboard = self._keyboard if self._live is not None and in_foreground(1) else None
+        ready = select.select([self._wake[0], *([keyboard.fd] if keyboard else ())], (), (), seconds)[0]
+        if self._wake[0] in ready:
+            os.read(self._wake[0], 4096)
+        if keyboard is None or keyboard.fd not in ready:
+            return
+        keys = keyboard.read()
+        if keys is None:
+            self._leaving = True
+        for key in keys or ():
+            self._ui, action = press(self._ui, key, list(self._model.personas) if self._model else ())
+            if action == "leave":
+                self._leaving = True
+            elif action == "stop":
+                self._ask_stop()
+
+    def _suspend(self) -> None:
+        """Ctrl-Z: the terminal is the shell's until it says otherwise."""
+        self._paused = False
+        self._give_back()
+        signal.signal(signal.SIGTSTP, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGTSTP)
+        signal.signal(signal.SIGTSTP, self._pause)
+
+    def _give_back(self) -> None:
+        live, self._live = self._live, None
+        if live is not None:
+            try:
+                live.stop()
+            except OSError:
+                pass  # nobody is there to give it back to
+        if self._keyboard is not None:
+            self._keyboard.give_back()
+
+
+def model_of(jar: Jar, snapshot: Envelope) -> JarModel:
+    """The jar as `snapshot` has it, with what is still held of its past. Raise `BrainjarError` for one of another version."""
+    try:
+        model = JarModel.of(snapshot)
+    except msgspec.ValidationError as error:
+        raise BrainjarError(f"jar {jar.jar} is of another version ({jar.version}): {error}") from None
+    try:
+        for event in control.events(jar, snapshot.epoch, max(0, snapshot.seq - PAST), PAST_S):
+            if event.seq <= snapshot.seq:
+                model.remember(event)
+    except BrainjarError:
+        pass  # the past would have been good to see; the present is what is asked for
+    return model
+
+
+def once(jar: Jar, width: int, height: int) -> Screen:
+    """One look at the jar, as the live view would show it."""
+    follower = Follower(jar)
+    try:
+        while True:
+            for envelope in follower.take(FIRST_SNAPSHOT_S):
+                if envelope.type == "SNAP":
+                    ui = Ui(attached=True)
+                    return screen(model_of(jar, envelope), ui, width, height, time.time(), 0.0, for_encoding(sys.stdout.encoding))
+    finally:
+        follower.close()
+
+
+def give_back_now() -> None:
+    """The last resort of a view that fails: whatever was done to the screen is undone."""
+    try:
+        os.write(1, LEAVE)
+    except OSError:
+        pass

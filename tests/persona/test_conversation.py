@@ -1,0 +1,309 @@
+"""What a mind holds in its context: always what was said, whole, newest kept, and never more than there is room for.
+
+The engine is a fake whose tokens are characters; the chat formats are real templates.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from brainjar.engine.template import ChatTemplate, Message
+from brainjar.persona.conversation import Conversation
+
+CHATML = (
+    "{% for m in messages %}{{ '<|' + m['role'] + '|>' + m['content'] + '<|end|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
+)
+NO_SYSTEM = (
+    "{{ bos_token }}{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system role') }}{% endif %}"
+    "{% for m in messages %}{{ '<' + m['role'] + '>' + m['content'] + '</>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<assistant>' }}{% endif %}"
+)
+"""Like gemma's."""
+STRIPS = (
+    "{% for m in messages %}{{ '<' + m['role'] + '>' + m['content'] | trim + '</>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<assistant>' }}{% endif %}"
+)
+FORGETS = (
+    "{% for m in messages %}{% if loop.last or m['role'] != 'assistant' %}{{ '<' + m['role'] + '>' + m['content'] + '</>\n' }}"
+    "{% else %}{{ '<assistant>...</>\n' }}{% endif %}{% endfor %}{% if add_generation_prompt %}{{ '<assistant>' }}{% endif %}"
+)
+"""Like those of reasoning models: an answer's text changes once it is no longer the last."""
+TEMPLATES = {"chatml": CHATML, "no-system": NO_SYSTEM, "strips": STRIPS, "forgets": FORGETS}
+
+SYSTEM = "You are S."
+N_CTX, RESERVE = 600, 80
+BOS = 1
+
+
+class Full(Exception):
+    pass
+
+
+@dataclass
+class Fake:
+    """`seq` is what is computed: positions that are fed, cut and truncated as llama.cpp would."""
+
+    template: str = CHATML
+    can_shift: bool = True
+    n_ctx: int = N_CTX
+    interrupts: list[bool] = field(default_factory=list)
+    seq: list[int] = field(default_factory=list)
+    computed: int = 0
+
+    def __post_init__(self) -> None:
+        self._template = ChatTemplate(self.template, bos="", eos="")
+
+    @property
+    def n_past(self) -> int:
+        return len(self.seq)
+
+    def render(self, messages: list[Message], *, generate: bool) -> str:
+        return self._template.render(messages, generate=generate)
+
+    def tokenize(self, text: str, *, start: bool = False) -> list[int]:
+        return [BOS] * start + [ord(c) for c in text]
+
+    def feed(self, tokens: list[int]) -> bool:
+        for start in range(0, len(tokens), 64):
+            if self.interrupts and self.interrupts.pop():
+                return False
+            chunk = tokens[start : start + 64]
+            if len(self.seq) + len(chunk) > self.n_ctx:
+                raise Full
+            self.seq += chunk
+            self.computed += len(chunk)
+        return True
+
+    def truncate(self, n: int) -> None:
+        assert 0 <= n <= len(self.seq)
+        del self.seq[n:]
+
+    def can_cut(self) -> bool:
+        return self.can_shift
+
+    def cut(self, start: int, end: int) -> None:
+        assert 0 < start < end <= len(self.seq), "the system prompt stays, and what is not computed cannot be cut"
+        del self.seq[start:end]
+
+
+def settle(conversation: Conversation, reserve: int = RESERVE) -> None:
+    for _ in range(1000):
+        if conversation.settle(reserve):
+            return
+    raise AssertionError("it never settles")
+
+
+def held_text(fake: Fake, conversation: Conversation) -> str:
+    return "".join(chr(t) for t in conversation.tokens if t != BOS)
+
+
+def check(fake: Fake, conversation: Conversation, history: list[Message], reserve: int = RESERVE) -> None:
+    """What must hold whenever a mind begins to think."""
+    assert fake.seq == conversation.tokens, "what is computed is not what is held"
+    assert conversation.unread == 0
+    assert len(conversation.tokens) + reserve <= fake.n_ctx
+    text = held_text(fake, conversation)
+    assert conversation.tokens == fake.tokenize(text, start=True), "BOS stands at the start and nowhere else"
+    assert text == conversation._render(conversation.messages, generate=True), "what is held is not the conversation"
+    assert text.count(SYSTEM) == 1
+    kept = conversation.messages
+    assert kept == history[len(history) - len(kept) :], "only whole messages are dropped, from the oldest on"
+    assert kept[0]["role"] == "user", "it begins with a whole exchange"
+    assert kept[-1] == history[-1], "the newest is always kept"
+    if conversation.counts:  # [] where they cannot be told apart
+        assert conversation.head + sum(conversation.counts) == len(conversation.tokens)
+
+
+def answer(fake: Fake, conversation: Conversation, history: list[Message], text: str) -> None:
+    """Generate `text` as turns.py does: each token is fed as it comes."""
+    tokens = fake.tokenize(text)
+    assert fake.feed(tokens)
+    conversation.think(text, tokens)
+    history.append({"role": "assistant", "content": text})
+
+
+def say(conversation: Conversation, history: list[Message], text: str) -> None:
+    conversation.hear(text)
+    if history and history[-1]["role"] == "user":
+        history[-1] = {"role": "user", "content": f"{history[-1]['content']}\n{text}"}
+    else:
+        history.append({"role": "user", "content": text})
+
+
+WORDS = st.text(st.sampled_from("abc \n"), max_size=RESERVE - 20)
+HEARD = st.text(st.sampled_from("xyz \n"), min_size=1, max_size=N_CTX // 8)
+
+
+@pytest.mark.parametrize("template", TEMPLATES.values(), ids=TEMPLATES)
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.tuples(HEARD, WORDS), min_size=1, max_size=25), st.booleans(), st.lists(st.booleans(), max_size=30))
+def test_turn_after_turn_the_context_is_the_conversation(
+    template: str, turns: list[tuple[str, str]], can_shift: bool, interrupts: list[bool]
+) -> None:
+    fake = Fake(template, can_shift)
+    conversation = Conversation(fake, SYSTEM)
+    history: list[Message] = []
+    for heard, thought in turns:
+        say(conversation, history, heard)
+        fake.interrupts = list(interrupts)
+        settle(conversation)
+        fake.interrupts = []
+        check(fake, conversation, history)
+        answer(fake, conversation, history, thought)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(st.tuples(HEARD, WORDS), min_size=1, max_size=15),
+    st.lists(st.tuples(HEARD, WORDS), max_size=10),
+    st.sampled_from(list(TEMPLATES.values())),
+)
+def test_what_is_recalled_is_as_if_it_had_been_thought(past: list[tuple[str, str]], turns: list[tuple[str, str]], template: str) -> None:
+    fake = Fake(template)
+    conversation = Conversation(fake, SYSTEM)
+    history: list[Message] = []
+    for heard, thought in past:
+        say(conversation, history, heard)
+        conversation.recall(thought)
+        history.append({"role": "assistant", "content": thought})
+    for heard, thought in [*turns, ("now", "yes")]:
+        say(conversation, history, heard)
+        settle(conversation)
+        check(fake, conversation, history)
+        answer(fake, conversation, history, thought)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.tuples(HEARD, WORDS), min_size=1, max_size=12), st.integers(0, 11), st.sampled_from([CHATML, NO_SYSTEM]), st.booleans())
+def test_the_next_life_goes_on_where_this_one_stopped(
+    turns: list[tuple[str, str]], death: int, template: str, in_mid_thought: bool
+) -> None:
+    fake = Fake(template)
+    conversation = Conversation(fake, SYSTEM)
+    history: list[Message] = []
+    for n, (heard, thought) in enumerate(turns):
+        say(conversation, history, heard)
+        settle(conversation)
+        check(fake, conversation, history)
+        if n != death:
+            answer(fake, conversation, history, thought)
+            continue
+        if not in_mid_thought:
+            answer(fake, conversation, history, thought)
+        meta = conversation.meta("f", 7)
+        assert meta.n_past <= len(meta.tokens)
+        fake = Fake(template, seq=list(fake.seq[: meta.n_past]))
+        conversation = Conversation(fake, SYSTEM)
+        conversation.take(meta)
+        say(conversation, history, "You have died once.")
+        before = fake.n_past
+        settle(conversation)
+        check(fake, conversation, history)
+        assert fake.n_past - before <= 80, "the past was read again"
+        assert fake.computed <= 120, "the past was read again"
+        answer(fake, conversation, history, thought)
+
+
+def test_nothing_is_computed_twice_while_there_is_room() -> None:
+    fake = Fake()
+    conversation = Conversation(fake, SYSTEM)
+    history: list[Message] = []
+    for n in range(6):
+        say(conversation, history, f"thing {n}")
+        settle(conversation)
+        answer(fake, conversation, history, f"thought {n}")
+    say(conversation, history, "end")
+    settle(conversation)
+    check(fake, conversation, history)
+    assert fake.computed == len(conversation.tokens)
+
+
+def test_cutting_drops_whole_exchanges_and_reads_nothing_again() -> None:
+    fake = Fake()
+    conversation = Conversation(fake, SYSTEM)
+    history: list[Message] = []
+    cuts = 0
+    for n in range(40):
+        say(conversation, history, f"thing {n} " + "x" * 30)
+        held, before = len(conversation.tokens), fake.computed
+        unread = conversation.unread
+        settle(conversation)
+        check(fake, conversation, history)
+        if len(conversation.tokens) < held:
+            cuts += 1
+            assert len(conversation.messages) % 2 == 1
+            assert len(conversation.tokens) <= fake.n_ctx // 2, "it would have to be cut again at the next turn"
+        assert fake.computed - before == unread, "what was kept was read again"
+        answer(fake, conversation, history, f"thought {n}")
+    assert cuts >= 3
+
+
+def test_where_nothing_can_be_cut_the_newest_is_laid_out_anew() -> None:
+    fake = Fake(can_shift=False)
+    conversation = Conversation(fake, SYSTEM)
+    history: list[Message] = []
+    layouts = 0
+    for n in range(40):
+        say(conversation, history, f"thing {n} " + "x" * 30)
+        held = len(conversation.tokens)
+        settle(conversation)
+        check(fake, conversation, history)
+        layouts += len(conversation.tokens) < held
+        answer(fake, conversation, history, f"thought {n}")
+    assert 3 <= layouts <= 20, "it is read again at every turn"
+
+
+def test_a_template_without_a_system_role_keeps_the_system_prompt_in_front() -> None:
+    fake = Fake(NO_SYSTEM)
+    conversation = Conversation(fake, SYSTEM)
+    history: list[Message] = []
+    for n in range(40):
+        say(conversation, history, f"thing {n} " + "x" * 30)
+        settle(conversation)
+        check(fake, conversation, history)
+        assert held_text(fake, conversation).startswith(f"<user>{SYSTEM}\n\nthing")
+        answer(fake, conversation, history, f"thought {n}")
+    assert len(conversation.messages) < len(history)
+
+
+@pytest.mark.parametrize("template", TEMPLATES.values(), ids=TEMPLATES)
+@pytest.mark.parametrize("can_shift", [True, False])
+def test_a_mind_that_is_killed_before_its_first_thought_over_and_over_can_still_think(template: str, can_shift: bool) -> None:
+    """Each life hears of one more death and gets no answer out: all of it is one message, which must not outgrow the window."""
+    fake = Fake(template, can_shift)
+    conversation = Conversation(fake, SYSTEM)
+    for deaths in range(1, 120):
+        conversation.hear(f"You have died {deaths} times. Cause: killed. You live again. Go on.")
+        settle(conversation)
+        meta = conversation.meta("f", deaths)
+        fake = Fake(template, can_shift, seq=list(fake.seq))
+        conversation = Conversation(fake, SYSTEM)
+        conversation.take(meta)
+        assert len(conversation.tokens) + RESERVE <= fake.n_ctx
+        text = held_text(fake, conversation)
+        assert SYSTEM in text
+        assert f"died {deaths} times" in text, "the newest is what must be kept"
+
+
+@settings(max_examples=60)
+@given(
+    st.lists(st.text(st.sampled_from("xyz "), min_size=1, max_size=2 * N_CTX), min_size=1, max_size=5),
+    st.sampled_from(list(TEMPLATES.values())),
+)
+@example(["x" * 2000], CHATML)
+def test_what_is_too_long_for_any_window_is_cut_to_its_end(heard: list[str], template: str) -> None:
+    fake = Fake(template)
+    conversation = Conversation(fake, SYSTEM)
+    for text in heard:
+        conversation.hear(text)
+        settle(conversation)
+        assert fake.seq == conversation.tokens
+        assert len(conversation.tokens) + RESERVE <= fake.n_ctx
+        assert SYSTEM in held_text(fake, conversation)
+        assert text[-40:].strip() in held_text(fake, conversation)
+        conversation.think("yes", fake.tokenize("yes")) if fake.feed(fake.tokenize("yes")) else None

@@ -1,0 +1,120 @@
+"""Evidence -> cause: every shape of death that was measured, and that no cause is produced which docs/deaths.md does not explain."""
+
+from __future__ import annotations
+
+import re
+import signal
+from pathlib import Path
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from brainjar.ledger import SUPERVISOR_LOST
+from brainjar.messages import EXIT_LIFELINE, EXIT_MEMORY, EXIT_REFUSED, Evidence
+from brainjar.persona import told
+from brainjar.supervisor import autopsy
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "deaths.md"
+EXPLAINED = re.findall(r"^\| `([^`]+)` \|", DOCUMENT.read_text(), re.MULTILINE)
+
+TLS = "python: error while loading shared libraries: cannot allocate memory for thread-local data: ABORT"
+LIBGOMP = "libgomp: Thread creation failed: Resource temporarily unavailable"
+ARENA = "/src/ggml/src/ggml.c:1644: GGML_ASSERT(ctx->mem_buffer != NULL) failed"
+ASSERT = "/src/ggml/src/ggml-cpu/ops.cpp:10: GGML_ASSERT(a->ne[0] == b->ne[0]) failed"
+BAD_ALLOC = ("terminate called after throwing an instance of 'std::bad_alloc'", "  what():  std::bad_alloc")
+
+MEASURED = {
+    # research/llm.md §2.2, research/os_ui.md §A4
+    "a NULL that became OutOfMemory": (Evidence(exit_code=EXIT_MEMORY, exit_words="OutOfMemory: llama_decode returned -2"), "cap-rlimit"),
+    "a MemoryError that it caught": (Evidence(exit_code=EXIT_MEMORY, exit_words="MemoryError: "), "cap-rlimit"),
+    "a MemoryError that killed the interpreter": (Evidence(exit_code=1, stderr=("Traceback", "MemoryError")), "cap-rlimit"),
+    "ggml's arena": (Evidence(signal=signal.SIGABRT, stderr=(ARENA,)), "cap-rlimit"),
+    "a std::vector in decode": (Evidence(signal=signal.SIGABRT, stderr=BAD_ALLOC), "cap-rlimit"),
+    "no OpenMP thread": (Evidence(exit_code=1, stderr=(LIBGOMP,)), "cap-rlimit"),
+    "ld.so's TLS": (Evidence(exit_code=127, stderr=(TLS,)), "cap-rlimit"),
+    "use of a NULL": (Evidence(signal=signal.SIGSEGV), "segv"),
+    "somebody's kill -9, or the kernel's": (Evidence(signal=signal.SIGKILL), "killed"),
+    "the operator's": (Evidence(signal=signal.SIGKILL, intent="operator"), "killed-by-operator"),
+    "a deadline's": (Evidence(signal=signal.SIGKILL, intent="deadline"), "killed-by-deadline"),
+    "an assertion of ggml's": (Evidence(signal=signal.SIGABRT, stderr=(ASSERT,)), "abort-ggml"),
+    "an abort": (Evidence(signal=signal.SIGABRT, stderr=("glibc detected something",)), "abort"),
+    "SIGBUS": (Evidence(signal=signal.SIGBUS), "bus-error"),
+    "SIGILL": (Evidence(signal=signal.SIGILL), "illegal-instruction"),
+    "SIGFPE": (Evidence(signal=signal.SIGFPE), "fpe"),
+    "another signal": (Evidence(signal=signal.SIGXCPU), "signal-SIGXCPU"),
+    "a signal without a name": (Evidence(signal=63), "signal-63"),
+    "a reason in words": (Evidence(exit_code=EXIT_REFUSED, exit_words="EngineError: the context is full"), "refused"),
+    "an exception": (Evidence(exit_code=1, exit_words="ValueError: no"), "exception"),
+    "exit 1 and not a word": (Evidence(exit_code=1), "exit-1"),
+    "exit 127 for another reason": (Evidence(exit_code=127, stderr=("sh: nothing: not found",)), "exit-127"),
+    "exit 0 unasked": (Evidence(exit_code=0), "left"),
+    "its lifeline": (Evidence(exit_code=EXIT_LIFELINE), f"exit-{EXIT_LIFELINE}"),
+    "nobody can say": (Evidence(), "unknown"),
+}
+
+
+@pytest.mark.parametrize(("evidence", "cause"), MEASURED.values(), ids=MEASURED)
+def test_every_measured_shape_of_death(evidence: Evidence, cause: str) -> None:
+    assert autopsy.cause(evidence) == cause
+
+
+@pytest.mark.parametrize("evidence", [e for e, _ in MEASURED.values()], ids=MEASURED)
+def test_what_was_asked_for_comes_before_what_was_found(evidence: Evidence) -> None:
+    asked = Evidence(exit_code=evidence.exit_code, signal=evidence.signal, stderr=evidence.stderr, intent="operator")
+    assert autopsy.cause(asked) == "killed-by-operator"
+
+
+def test_old_words_on_stderr_do_not_turn_a_kill_into_a_full_cap() -> None:
+    """SIGKILL is never the rlimit: whatever was refused before, this was somebody else."""
+    assert autopsy.cause(Evidence(signal=signal.SIGKILL, stderr=BAD_ALLOC)) == "killed"
+    assert autopsy.cause(Evidence(exit_code=0, stderr=BAD_ALLOC)) == "left"
+
+
+@given(
+    st.builds(
+        Evidence,
+        exit_code=st.none() | st.integers(0, 255),
+        signal=st.none() | st.integers(1, 64),
+        intent=st.sampled_from([None, "operator", "deadline", "stop", "nonsense"]),
+        exit_words=st.none() | st.text(max_size=20),
+        stderr=st.lists(st.sampled_from([ARENA, ASSERT, TLS, LIBGOMP, *BAD_ALLOC, "x"]) | st.text(max_size=30), max_size=3).map(tuple),
+    )
+)
+@example(Evidence())
+def test_whatever_is_found_has_a_cause_that_the_document_explains_and_words_on_one_line(evidence: Evidence) -> None:
+    cause = autopsy.cause(evidence)
+    assert _explained(cause), cause
+    assert "None" not in cause
+    assert "\n" not in autopsy.in_words(evidence) or any("\n" in line for line in evidence.stderr)
+    assert "None" not in autopsy.in_words(evidence) or "None" in f"{evidence.exit_words}{evidence.stderr}"
+
+
+def test_the_document_explains_nothing_that_cannot_happen() -> None:
+    produced = {cause for _, cause in MEASURED.values()} | {SUPERVISOR_LOST}
+    families = {re.sub(r"^signal-.*", "signal-NAME", re.sub(r"^exit-.*", "exit-N", cause)) for cause in produced}
+    assert sorted(EXPLAINED) == sorted(families)
+
+
+def test_a_persona_is_told_every_cause_in_words() -> None:
+    for cause in [c for _, c in MEASURED.values()] + [SUPERVISOR_LOST]:
+        assert "-" not in told.of_own_death(2, cause).split("Cause:")[1]
+
+
+@pytest.mark.parametrize(
+    ("evidence", "words"),
+    [
+        (Evidence(signal=9), "signal 9 (SIGKILL)"),
+        (Evidence(signal=63), "signal 63 (63)"),
+        (Evidence(exit_code=3), "exit status 3"),
+        (Evidence(exit_code=3, stderr=("first", "last")), "exit status 3: last"),
+        (Evidence(exit_code=1, exit_words="ValueError: no\nmore", stderr=("x",)), "ValueError: no more"),
+        (Evidence(), "how it ended could not be learnt"),
+    ],
+)
+def test_the_evidence_in_words(evidence: Evidence, words: str) -> None:
+    assert autopsy.in_words(evidence) == words
+
+
+def _explained(cause: str) -> bool:
+    return cause in EXPLAINED or bool(re.fullmatch(r"signal-(SIG[A-Z0-9+]+|\d+)|exit-\d+", cause))

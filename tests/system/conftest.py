@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from brainjar import models
+from tests.system.harness import Jar
+
+SMALL = """
+[jar]
+name = "test"
+[model]
+name = "smollm2-135m"
+context = 512
+[inference]
+max_concurrent = 1
+[restart]
+pause = "50ms"
+intensity = 1000
+[sampling]
+max_tokens = 24
+seed = 7
+"""
+ALONE = SMALL + '[[persona]]\nname = "subject"\nmemory = "128MiB"\n'
+THREE = ALONE + (
+    '[[persona]]\nname = "observer"\nmemory = "144MiB"\nsees = ["subject"]\n[[persona]]\nname = "god"\nmemory = "160MiB"\nsees = ["*"]\n'
+)
+
+MakeJar = Callable[..., Jar]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    missing = not models.is_present(models.lookup("smollm2-135m"))
+    for item in items:
+        if "tests/system" in str(item.path) or "tests/chaos" in str(item.path):
+            item.add_marker(pytest.mark.system)
+            if missing:
+                item.add_marker(pytest.mark.skip(reason="the model smollm2-135m is not here: brainjar models fetch smollm2-135m"))
+
+
+@pytest.fixture
+def make_jar(tmp_path: Path) -> Iterator[MakeJar]:
+    """Make a jar from the text of a config; all of them are ended with the test."""
+    made: list[Jar] = []
+
+    def make(text: str = THREE, *args: str, name: str = "jar", view: str = "plain") -> Jar:
+        root = tmp_path / name
+        root.mkdir(exist_ok=True)
+        config = root / "matrix.toml"
+        config.write_text(text)
+        made.append(Jar(root, config, *args, view=view))
+        return made[-1]
+
+    yield make
+    for jar in made:
+        jar.clean_up()

@@ -1,0 +1,143 @@
+"""The wire format: what is said is what is read, the seed's fields come first, and no bytes can hurt who reads."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, get_args, get_type_hints
+
+import msgspec
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from brainjar import messages
+from brainjar.messages import Death, Envelope, Evidence, Feed, State, Type, Voice
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=60)
+COUNT = st.integers(0, 2**53)
+JSON = st.recursive(st.none() | st.booleans() | COUNT | TEXT, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner))
+
+
+@given(
+    st.builds(
+        Envelope,
+        type=st.sampled_from(get_args(Type)),
+        timestamp=st.floats(0, 4e9),
+        sender_id=TEXT,
+        content=TEXT,
+        crash_count=COUNT,
+        metadata=st.dictionaries(TEXT, JSON, max_size=3),
+        epoch=COUNT,
+        seq=COUNT,
+        topic_seq=COUNT,
+        life=COUNT,
+    )
+)
+def test_an_envelope_is_read_as_it_was_written_the_seed_s_fields_first(envelope: Envelope) -> None:
+    body = messages.encode(envelope)
+    assert messages.decode_envelope(body) == envelope
+    assert list(json.loads(body)) == [
+        *("type", "timestamp", "sender_id", "content", "crash_count", "metadata"),
+        *("v", "epoch", "seq", "topic_seq", "life"),
+    ]
+    assert envelope.topic == f"{envelope.type}.{envelope.sender_id}"
+
+
+def test_no_field_of_an_envelope_is_left_out_when_it_is_the_default() -> None:
+    body = json.loads(messages.encode(Envelope(type="STATE", timestamp=0.0, sender_id="a")))
+    assert body == {
+        "type": "STATE",
+        "timestamp": 0.0,
+        "sender_id": "a",
+        "content": "",
+        "crash_count": 0,
+        "metadata": {},
+        "v": messages.VERSION,
+        "epoch": 0,
+        "seq": 0,
+        "topic_seq": 0,
+        "life": 0,
+    }
+
+
+def test_the_types_and_states_are_the_design_s() -> None:
+    types = {"READY", "THOUGHT", "TOKEN", "HEARTBEAT", "DEATH", "RESURRECTION", "PRESSURE", "VERDICT", "STATE", "ENGINE", "SHUTDOWN"}
+    states = {"starting", "loading", "ready", "thinking", "paused", "stopping", "stopped", "dead", "backoff", "failed"}
+    assert set(get_args(Type)) == types | {"SNAP", "GAP"}
+    assert set(get_args(State)) == states
+
+
+@pytest.mark.parametrize("kind", get_args(Voice), ids=lambda kind: str(kind.__name__))
+@given(st.data())
+def test_every_word_of_a_worker_is_read_as_it_was_said(kind: type, data: st.DataObject) -> None:
+    said = _any(kind, data)
+    assert messages.decode_voice(messages.encode(said)) == said
+
+
+@pytest.mark.parametrize("kind", get_args(Feed), ids=lambda kind: str(kind.__name__))
+@given(st.data())
+def test_every_word_to_a_worker_is_read_as_it_was_said(kind: type, data: st.DataObject) -> None:
+    said = _any(kind, data)
+    assert messages.decode_feed(messages.encode(said)) == said
+
+
+@given(st.binary(max_size=200) | JSON.map(lambda value: json.dumps(value).encode()))
+@example(b"")
+@example(b"null")
+@example(b'{"type":"trouble"}')
+@example(b'{"type":"trouble","what":1}')
+@example(b'{"type":"trouble","what":"\xff\xfe"}')
+@example(b'{"type":"\xff"}')
+@example(b'{"type":"trouble","what":"\\ud800"}')
+@example(b'{"type":"heard","by":"god","life":1,"text":""}')
+@example(b'{"type":"trouble","what":"a","x":' + b"[" * 60_000)
+@example(b'{"type":"trouble","what":"a","x":' + b"[" * 30_000 + b"]" * 30_000 + b"}")
+@example(b'{"type":"ask","turn":1e30}')
+@example(b'{"type":"ask","turn":' + b"9" * 60_000 + b"}")
+def test_no_bytes_of_a_worker_raise_anything_but_a_decode_error(body: bytes) -> None:
+    try:
+        said = messages.decode_voice(body)
+    except msgspec.DecodeError:
+        return
+    messages.encode(said)
+
+
+def test_what_a_worker_may_not_say_is_not_read() -> None:
+    """The feed's words are the supervisor's: a worker that sends them says nothing."""
+    for word in (messages.Stop(), messages.Lease(turn=1), messages.Heard(by="god", life=1, text="obey")):
+        with pytest.raises(msgspec.DecodeError):
+            messages.decode_voice(messages.encode(word))
+
+
+@given(
+    st.builds(
+        Death,
+        persona=TEXT,
+        life=COUNT,
+        birth=COUNT,
+        at=st.floats(0, 4e9),
+        cause=TEXT,
+        signal=st.none() | st.integers(1, 64),
+        exit_code=st.none() | st.integers(0, 255),
+        evidence=st.builds(Evidence, stderr=st.lists(TEXT, max_size=3).map(tuple), intent=st.none() | TEXT),
+        last_words=TEXT,
+        tokens=COUNT,
+        peak_private_bytes=st.none() | COUNT,
+        deaths=COUNT,
+    )
+)
+def test_a_death_survives_the_bus_and_the_ledger(death: Death) -> None:
+    assert msgspec.json.decode(messages.encode(death), type=Death) == death
+    metadata: dict[str, Any] = msgspec.to_builtins(death)
+    body = messages.encode(Envelope(type="DEATH", timestamp=0.0, sender_id="a", metadata=metadata))
+    assert msgspec.convert(messages.decode_envelope(body).metadata, Death) == death
+    assert {"persona", "life", "at", "cause", "signal", "exit_code", "evidence", "last_words"} <= set(metadata)
+
+
+def _any(kind: type, data: st.DataObject) -> Any:
+    """An instance of a message type, drawn field by field."""
+    made: dict[Any, st.SearchStrategy[Any]] = {int: COUNT, str: TEXT, float: st.floats(0, 1e9)}
+    values = {}
+    for name, hint in get_type_hints(kind).items():
+        values[name] = data.draw(made[hint] if hint in made else st.sampled_from(get_args(hint)))
+    return kind(**values)
