@@ -30,8 +30,8 @@ FEED_QUEUE: Final = 256
 EVENTS_QUEUE: Final = 4096
 EVENTS: Final = "events"
 CONTROL: Final = "control"
-_NAME_BYTES: Final = 12
-"""Of randomness in a life's endpoint names: 96 bits."""
+_NAME_BYTES: Final = 8
+"""Of randomness in the names of a life's endpoints: 64 bits, guessed against nothing but connect()."""
 
 
 def check_runtime_dir(runtime_dir: Path) -> None:

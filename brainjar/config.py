@@ -10,6 +10,7 @@ or memory.
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -194,10 +195,12 @@ class _Resolver:
         raw = self.raw.jar
         try:
             state = Path(os.path.abspath(state_dir)) if state_dir is not None else self.file("jar.state_dir", raw.state_dir)
+            # two jars of one name with different states must not meet in one runtime directory
+            place = raw.name if state is None else f"{raw.name}-{hashlib.sha256(os.fsencode(state)).hexdigest()[:8]}"
             return Jar(
                 name=raw.name,
                 state_dir=state or paths.default_state_dir(raw.name),
-                runtime_dir=self.file("jar.runtime_dir", raw.runtime_dir) or paths.default_runtime_dir(raw.name),
+                runtime_dir=self.file("jar.runtime_dir", raw.runtime_dir) or paths.default_runtime_dir(place),
             )
         except RuntimeError as error:  # pathlib: no home directory to be found
             raise UsageError(f"{self.source.at('jar')}: {error}; set jar.state_dir, or HOME") from None

@@ -40,7 +40,10 @@ _SPARE: Final = 16 * 1024 * 1024
 
 def main() -> NoReturn:
     fd, supervisor, model, n_ctx = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4])
-    bonds.die_with(supervisor)
+    try:
+        bonds.die_with(supervisor)
+    except bonds.NotTied:
+        os._exit(messages.EXIT_LIFELINE)
     bonds.set_name("bj-zygote")
     # an orderly stop is the supervisor's to give; Ctrl-C in its terminal never comes here, as this is another session
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -120,7 +123,7 @@ def _worker(gate: socket.socket, engine: llama.Engine, context_bytes: int, super
         Path("/proc/self/oom_score_adj").write_text(str(OOM_SCORE_ADJ))
         rlimits.no_core_dumps()
         bonds.drop_capabilities()
-        bonds.die_with(supervisor)
+        bonds.die_with(supervisor, wait_s=1.0)
         affinity.pin(birth.cpus)
         threading.stack_size(256 * 1024)
         threading.Thread(target=_lifeline, args=(gate,), daemon=True).start()

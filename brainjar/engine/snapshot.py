@@ -86,7 +86,7 @@ class Snapshots:
             return None
         try:
             return msgspec.json.decode(os.pread(self._fds[self._newest], header[2], _HEADER.size), type=Meta)
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return None
 
     def read(self, fingerprint: str, load: Callable[[Meta, memoryview], bool]) -> Meta | None:

@@ -39,16 +39,18 @@ def become_subreaper() -> None:
     _prctl(PR_SET_CHILD_SUBREAPER, 1)
 
 
-def die_with(parent: int, wait_s: float = 1.0) -> None:
-    """Ask the kernel for SIGKILL when `parent` dies; wait until it *is* the parent (after a double fork it soon will be).
+def die_with(parent: int, wait_s: float = 0.0) -> None:
+    """Ask the kernel for SIGKILL when `parent` dies.
 
-    Raise `NotTied` if it does not become so. In a pid namespace of its own a process sees parent 0: that counts as the
-    parent, its lifeline is what ends it.
+    After a double fork `parent` is soon to become the parent: it is waited for, `wait_s` at most. Raise `NotTied` if it is
+    not, or does not become so. In a pid namespace of its own a process sees parent 0: that counts as the parent, its
+    lifeline is what ends it.
     """
     deadline = time.monotonic() + wait_s
-    while os.getppid() not in (parent, 0):
-        if time.monotonic() > deadline:
-            raise NotTied(f"parent is {os.getppid()}, not the supervisor {parent}")
+    first = os.getppid()
+    while (now := os.getppid()) not in (parent, 0):
+        if now != first or time.monotonic() > deadline:  # another has adopted it: the supervisor is gone
+            raise NotTied(f"parent is {now}, not the supervisor {parent}")
         os.sched_yield()
     _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     got = ctypes.c_int(0)

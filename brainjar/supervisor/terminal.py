@@ -42,6 +42,8 @@ class Terminal:
         self.pid = 0
         self.pidfd = -1
         self._lost = 0
+        self._rest = b""
+        """Of a line that the terminal took in part."""
         self._saved: list[Any] | None = None
         self._drawn_on = False
         """The view has been on the screen and did not end by itself in good order."""
@@ -119,10 +121,34 @@ class Terminal:
             self._lost += 1
 
     def _write(self, raw: bytes) -> bool:
+        """False: not a byte of it was taken. What was taken in part is finished before anything else is begun."""
         try:
-            if not select.select((), (1,), (), 0)[1]:
-                return False
-            os.write(1, raw)
+            while self._rest:
+                if not (n := _write_now(self._rest)):
+                    return False
+                self._rest = self._rest[n:]
+            n = _write_now(raw)
+            self._rest = raw[n:] if n else b""
+            return n > 0
         except (OSError, ValueError):
             self.view = "none"  # nobody reads any more: the jar goes on in silence
         return True
+
+
+def _write_now(raw: bytes) -> int:
+    """How much of it standard output took. A terminal that can be written to may still not take all, and would be waited for.
+
+    It is made non-blocking for this one write: its description is shared with the shell that started us.
+    """
+    if not select.select((), (1,), (), 0)[1]:
+        return 0
+    if not os.isatty(1):
+        return os.write(1, raw)
+    was = os.get_blocking(1)
+    os.set_blocking(1, False)
+    try:
+        return os.write(1, raw)
+    except BlockingIOError:
+        return 0
+    finally:
+        os.set_blocking(1, was)

@@ -1,0 +1,3 @@
+from tests.system.conftest import make_jar
+
+__all__ = ["make_jar"]

@@ -1,0 +1,160 @@
+"""A foreground run in a real (pseudo) terminal: the view is a client, the terminal is given back, Ctrl-C is the supervisor's."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import re
+import select
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.system.conftest import THREE
+from tests.system.harness import PATIENCE_S, Jar, alive, until
+
+ROWS, COLUMNS = 24, 80
+
+
+class Terminal:
+    """A jar in the foreground of a terminal of 80 x 24, as a person would start it."""
+
+    def __init__(self, root: Path) -> None:
+        root.mkdir()
+        config = root / "matrix.toml"
+        config.write_text(THREE)
+        self.jar = Jar(root, config, view="auto")
+        self.master, slave = pty.openpty()
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("4H", ROWS, COLUMNS, 0, 0))
+        self.before: list[Any] = termios.tcgetattr(slave)
+        env = dict(os.environ) | {"TERM": "xterm-256color"}
+        env.pop("NO_COLOR", None)
+        # a shell's place: a session whose controlling terminal this is, the jar in its foreground group
+        self.process = subprocess.Popen(
+            [
+                sys.executable,
+                "-c",
+                "import fcntl,os,sys,termios; os.setsid(); fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])",
+            ]
+            + self.jar.argv,
+            stdin=slave,
+            stdout=slave,
+            stderr=slave,
+            env=env,
+        )
+        self.jar.process = self.process
+        self.slave = slave
+        self.drawn = b""
+
+    def read_until(self, *wanted: bytes) -> None:
+        end = time.monotonic() + PATIENCE_S
+        while not all(w in self.drawn for w in wanted):
+            assert time.monotonic() < end, self.drawn[-2000:]
+            self.read(0.5)
+
+    def read(self, seconds: float) -> None:
+        if select.select([self.master], [], [], seconds)[0]:
+            try:
+                self.drawn += os.read(self.master, 65536)
+            except OSError:
+                pass
+
+    def modes(self) -> list[Any]:
+        return termios.tcgetattr(self.slave)[:4]
+
+    def wait(self) -> int:
+        end = time.monotonic() + PATIENCE_S
+        while self.process.poll() is None:
+            assert time.monotonic() < end, self.drawn[-2000:]
+            self.read(0.1)  # or a full terminal would hold it up
+        self.read(0)
+        return self.process.returncode
+
+    def view(self) -> int:
+        """Pid of the view."""
+
+        def find() -> int | None:
+            for pid in self.jar.descendants():
+                try:
+                    if b"brainjar.view" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                        return pid
+                except OSError:
+                    continue
+            return None
+
+        found: int = until(find)
+        return found
+
+    def close(self) -> None:
+        self.jar.clean_up()
+        for fd in (self.master, self.slave):
+            try:
+                os.close(fd)
+            except OSError:
+                pass
+
+
+@pytest.fixture
+def terminal(tmp_path: Path) -> Iterator[Terminal]:
+    made = Terminal(tmp_path / "t")
+    yield made
+    made.close()
+
+
+def test_the_live_view_is_drawn_and_ctrl_c_stops_the_jar_and_gives_the_terminal_back(terminal: Terminal) -> None:
+    terminal.read_until(b"\x1b[?1049h", b"subject", b"observer", b"god", b"thinking")
+    workers = [p["pid"] for p in terminal.jar.until_ready()["personas"]]
+    os.write(terminal.master, b"\x03")
+    assert terminal.wait() == 0
+    assert terminal.drawn.count(b"\x1b[?1049h") == terminal.drawn.count(b"\x1b[?1049l"), "the screen is given back, once"
+    assert b"\x1b[?25h" in terminal.drawn.rpartition(b"\x1b[?25l")[2], "the cursor is shown again"
+    assert terminal.modes() == terminal.before[:4]
+    assert not any(alive(pid) for pid in workers)
+    assert b"Traceback" not in terminal.drawn
+
+
+def test_killing_the_view_stops_nothing_and_plain_lines_go_on(terminal: Terminal) -> None:
+    terminal.read_until(b"\x1b[?1049h", b"thinking")
+    before = {p["name"]: p["pid"] for p in terminal.jar.until_ready()["personas"]}
+    os.kill(terminal.view(), signal.SIGKILL)
+    terminal.read_until(b"live view has ended")
+    assert terminal.modes() == terminal.before[:4]
+    assert terminal.drawn.rindex(b"\x1b[?1049l") > terminal.drawn.rindex(b"\x1b[?1049h")
+    terminal.drawn = b""
+    terminal.read_until(b"THOUGHT")
+    assert {p["name"]: p["pid"] for p in terminal.jar.status()["personas"]} == before
+    os.write(terminal.master, b"\x03")
+    assert terminal.wait() == 0
+
+
+def test_a_closed_terminal_stops_the_jar_cleanly(terminal: Terminal) -> None:
+    terminal.read_until(b"\x1b[?1049h", b"thinking")
+    terminal.jar.until_ready()
+    pids = terminal.jar.descendants()
+    os.close(terminal.master)  # an SSH session that ends: the kernel hangs up
+    os.close(terminal.slave)
+    assert terminal.process.wait(PATIENCE_S) == 0
+    until(lambda: not any(alive(pid) for pid in pids))
+    assert not (terminal.jar.state_dir / "jar.json").exists(), "it ended in good order"
+
+
+def test_the_view_fits_into_80_by_24(terminal: Terminal) -> None:
+    terminal.read_until(b"\x1b[?1049h", b"thinking")
+    terminal.jar.until_ready()
+    once = terminal.jar.brainjar("top", "--once")
+    assert once.returncode == 0, once.stderr
+    lines = once.stdout.splitlines()
+    assert all(len(line) <= COLUMNS for line in lines)
+    for name in ("subject", "observer", "god"):
+        assert any(re.search(rf"\b{name}\b.*MiB|\b{name}\b.*\d+M", line) for line in lines), once.stdout
+    os.write(terminal.master, b"\x03")
+    assert terminal.wait() == 0
