@@ -8,6 +8,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,7 +16,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from brainjar import ledger as module
 from brainjar.ledger import SUPERVISOR_LOST, Ledger, Record, read_deaths
 from brainjar.messages import Death, Envelope, LastDeath, encode
 
@@ -291,7 +291,7 @@ def test_what_a_flipped_bit_has_made_unreadable_is_still_a_death_that_counts(led
 
 def test_each_damaged_file_gets_a_name_of_its_own(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Three times within one second: nothing that was set aside is overwritten."""
-    monkeypatch.setattr(module.time, "strftime", lambda _: "20260101T000000")
+    monkeypatch.setattr(time, "strftime", lambda _: "20260101T000000")
     names = []
     for n in range(3):
         content = b"no ledger %d" % n * 100
@@ -344,7 +344,11 @@ def test_it_is_read_from_outside_whatever_its_directory_is_called(tmp_path: Path
 def fill_by_pages(ledger: Ledger) -> Callable[[], None]:
     pages = ledger._db.execute("PRAGMA page_count").fetchone()[0]
     ledger._db.execute(f"PRAGMA max_page_count = {pages}")
-    return lambda: ledger._db.execute("PRAGMA max_page_count = 1000000") and None
+
+    def free() -> None:
+        ledger._db.execute("PRAGMA max_page_count = 1000000")
+
+    return free
 
 
 def test_a_full_disk_loses_nothing_and_says_so(ledger: Ledger, path: Path) -> None:

@@ -23,9 +23,10 @@ _OVERHEAD: Final = 8
 class Reader(Protocol):
     """What a conversation needs of an engine. `n_past` tokens are computed."""
 
-    n_ctx: int
-    n_past: int
-
+    @property
+    def n_ctx(self) -> int: ...
+    @property
+    def n_past(self) -> int: ...
     def render(self, messages: list[Message], *, generate: bool) -> str: ...
     def tokenize(self, text: str, *, start: bool = False) -> list[int]: ...
     def feed(self, tokens: list[int]) -> bool: ...
@@ -58,10 +59,25 @@ class Conversation:
     def hear(self, content: str) -> None:
         """Add what is said to the mind, and open its answer. What it had not answered yet becomes one message with it."""
         if self.messages and self.messages[-1]["role"] == "user":
-            self.messages[-1] = {"role": "user", "content": f"{self.messages[-1]['content']}\n{content}"}
-            self._stale = True
+            self._extend(content)
         else:
             self._add("user", content, [])
+
+    def _extend(self, content: str) -> None:
+        """Make the unanswered message longer; only what follows its old end has to be computed again."""
+        last = self.messages.pop()
+        content = f"{last['content']}\n{content}"
+        if self._stale or not self.counts:
+            self.messages.append({"role": "user", "content": content})
+            self._stale = True
+            return
+        before = self.tokens
+        self.tokens = before[: len(before) - self.counts.pop()] if self.messages else []
+        self._text = self._render(self.messages, generate=False)
+        self._add("user", content, [])
+        same = _common(before[: self._engine.n_past], self.tokens)
+        if same < self._engine.n_past:
+            self._engine.truncate(min(same, len(self.tokens) - 1))
 
     def think(self, content: str, tokens: list[int]) -> None:
         """Add the mind's own answer, as it was generated: its tokens are computed already."""
@@ -174,11 +190,7 @@ class Conversation:
             text = self._render(messages, generate=messages[-1]["role"] == "user")
             self.messages, self.tokens, self.counts, self.head = list(messages), self._engine.tokenize(text, start=True), [], 0
             self._text, self._stale = text, False
-        same = 0
-        for had, wanted in zip(computed, self.tokens, strict=False):
-            if had != wanted:
-                break
-            same += 1
+        same = _common(computed, self.tokens)
         # the last token is always computed again: its logits are what the next thought begins with
         self._engine.truncate(min(same, len(self.tokens) - 1))
 
@@ -201,3 +213,11 @@ class Conversation:
         self.messages = [{"role": role, "content": content} for role, content in meta.messages]
         self.tokens, self.counts, self.head = list(meta.tokens), list(meta.counts), meta.head
         self._text = self._render(self.messages, generate=bool(self.messages) and self.messages[-1]["role"] == "user")
+
+
+def _common(a: list[int], b: list[int]) -> int:
+    """How many tokens are the same from the start."""
+    for i, (x, y) in enumerate(zip(a, b, strict=False)):
+        if x != y:
+            return i
+    return min(len(a), len(b))

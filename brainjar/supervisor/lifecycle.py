@@ -85,7 +85,7 @@ TABLE: Final[dict[tuple[Phase, Event], Step]] = {
     (Phase.TERMINATING, Event.EXIT): (Phase.STOPPED, ("free_lease", "record_stop")),
     (Phase.TERMINATING, Event.DEADLINE): (Phase.KILLING, ("kill",)),
     (Phase.KILLING, Event.EXIT): (Phase.STOPPED, ("free_lease", "record_stop")),
-    (Phase.KILLING, Event.UNLOADED): (Phase.STOPPED, ("give_up_fork", "record_stop")),
+    (Phase.KILLING, Event.UNLOADED): (Phase.STOPPED, ("give_up_fork", "free_lease", "record_stop")),
     (Phase.KILLING, Event.HELLO): (Phase.KILLING, ("kill",)),
     (Phase.KILLING, Event.DEADLINE): (Phase.KILLING, ("kill",)),
     (Phase.DYING, Event.SILENT): (Phase.DEAD, ("bury", "rise_later")),

@@ -31,6 +31,12 @@ class Premises:
         bus.check_runtime_dir(self.runtime_dir)
         _private(self.state_dir, "state directory", "jar.state_dir or --state-dir")
         _private(self.runtime_dir, "runtime directory", "jar.runtime_dir")
+        above = self.runtime_dir.parent.stat().st_uid
+        if above not in (0, os.geteuid()):  # below /tmp anybody may have made it first
+            raise UsageError(
+                f"runtime directory {self.runtime_dir}: {self.runtime_dir.parent} belongs to uid {above}, who could put another in its"
+                " place; set jar.runtime_dir"
+            )
         self._locks = [self._lock(self.state_dir), self._lock(self.runtime_dir)]
         for directory in (self.state_dir / LOGS, self.state_dir / MINDS):
             _private(directory, "directory", "--state-dir")
@@ -94,12 +100,12 @@ class Premises:
         """Take the cards and sockets away and release the locks."""
         for directory in (self.state_dir, self.runtime_dir):
             (directory / CARD).unlink(missing_ok=True)
-        self._sweep()
-        (self.runtime_dir / "lock").unlink(missing_ok=True)
         try:
+            self._sweep()
+            (self.runtime_dir / "lock").unlink(missing_ok=True)
             self.runtime_dir.rmdir()
         except OSError:
-            pass  # something of the user's is in it, or it is systemd's
+            pass  # something of the user's is in it, it is systemd's, or a cleaner of /tmp was here before
         for fd in self._locks:
             os.close(fd)
 

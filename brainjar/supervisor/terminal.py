@@ -114,7 +114,7 @@ class Terminal:
     def say(self, line: str) -> None:
         if self.view == "none":
             return
-        raw = line.encode(errors="replace")[:_LINE_BYTES] + b"\n"
+        raw = line.encode(errors="replace")[:_LINE_BYTES].decode(errors="ignore").encode() + b"\n"
         if self._lost and self._write(f"... {self._lost} lines were not taken\n".encode()):
             self._lost = 0
         if not self._write(raw):

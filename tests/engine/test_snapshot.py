@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import resource
@@ -99,7 +100,7 @@ def test_the_newest_is_found_and_the_two_take_turns(fds: Fds) -> None:
             sizes.append(tuple(os.fstat(fd).st_size > 0 for fd in fds))
         assert read(fds) == (meta(life * 10 + 2), bytes([life * 10 + 2]) * (STATE + 2))
     assert set(sizes) == {(True, False), (False, True)}
-    assert all(a != b for a, b in zip(sizes, sizes[1:], strict=False))
+    assert all(a != b for a, b in itertools.pairwise(sizes))
 
 
 def test_the_old_one_s_memory_is_given_back(fds: Fds) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from brainjar import ledger, minds
 from brainjar.engine.snapshot import Meta, Snapshots
+from brainjar.messages import Death
 from tests.system.conftest import ALONE, THREE, MakeJar
 from tests.system.harness import Jar, Listener, alive, until
 
@@ -21,7 +22,7 @@ def proc_status(pid: int) -> dict[str, str]:
     return {key: value.strip() for key, _, value in (line.partition(":") for line in lines)}
 
 
-def deaths(jar: Jar, name: str) -> list[ledger.Death]:
+def deaths(jar: Jar, name: str) -> list[Death]:
     return ledger.read_deaths(jar.state_dir / "ledger.db", name)
 
 

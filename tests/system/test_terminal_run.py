@@ -44,8 +44,8 @@ class Terminal:
                 sys.executable,
                 "-c",
                 "import fcntl,os,sys,termios; os.setsid(); fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])",
-            ]
-            + self.jar.argv,
+                *self.jar.argv,
+            ],
             stdin=slave,
             stdout=slave,
             stderr=slave,
