@@ -42,8 +42,6 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     deaths: int = 0
     births: int = 0
     last_death: LastDeath | None = None
-    recent: tuple[float, ...] = ()
-    """When it died, newest last; some of the newest."""
 
 
 class Ledger:
@@ -95,19 +93,16 @@ class Ledger:
 
     # ── reading ──
 
-    def record(self, persona: str, recent: int = 64) -> Record:
-        deaths = self._db.execute("SELECT count(*) FROM births WHERE persona = ? AND outcome = 'death'", (persona,)).fetchone()[0]
-        births = self._db.execute("SELECT coalesce(max(birth), 0) FROM births WHERE persona = ?", (persona,)).fetchone()[0]
-        rows = self._db.execute(
-            "SELECT death FROM births WHERE persona = ? AND outcome = 'death' ORDER BY birth DESC LIMIT ?", (persona, recent)
-        ).fetchall()
-        found = _deaths(rows)
-        last = found[0] if found else None
+    def record(self, persona: str) -> Record:
+        one = self._db.execute
+        deaths = one("SELECT count(*) FROM births WHERE persona = ? AND outcome = 'death'", (persona,)).fetchone()[0]
+        births = one("SELECT coalesce(max(birth), 0) FROM births WHERE persona = ?", (persona,)).fetchone()[0]
+        sql = "SELECT death FROM births WHERE persona = ? AND outcome = 'death' ORDER BY birth DESC LIMIT 1"
+        last = next(iter(_deaths(one(sql, (persona,)).fetchall())), None)
         return Record(
             deaths=deaths,
             births=births,
             last_death=LastDeath(cause=last.cause, signal=last.signal, exit_code=last.exit_code, at=last.at) if last else None,
-            recent=tuple(d.at for d in reversed(found)),
         )
 
     def lived(self, persona: str, life: int) -> bool:

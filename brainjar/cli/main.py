@@ -45,3 +45,7 @@ def main(argv: list[str] | None = None) -> int:
         # whoever read our output has enough; and nothing may be flushed into it at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 0
+    except OSError as error:  # what no command foresaw: a limit on descriptors, a disk that fails
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"brainjar {args.command}: {where}{error.strerror or error}", file=sys.stderr)
+        return 1

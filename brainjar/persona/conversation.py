@@ -71,8 +71,8 @@ class Conversation:
             self.messages.append({"role": "user", "content": content})
             self._stale = True
             return
-        before = self.tokens
-        self.tokens = before[: len(before) - self.counts.pop()] if self.messages else []
+        before, grown = self.tokens, self.counts.pop()
+        self.tokens = before[: len(before) - grown] if self.messages else []
         self._text = self._render(self.messages, generate=False)
         self._add("user", content, [])
         same = _common(before[: self._engine.n_past], self.tokens)
@@ -212,6 +212,7 @@ class Conversation:
         """Go on from `meta`, whose state the engine has just loaded."""
         self.messages = [{"role": role, "content": content} for role, content in meta.messages]
         self.tokens, self.counts, self.head = list(meta.tokens), list(meta.counts), meta.head
+        self._stale = len(self.counts) != len(self.messages)  # its last life ended before it was laid out anew, or could not be told apart
         self._text = self._render(self.messages, generate=bool(self.messages) and self.messages[-1]["role"] == "user")
 
 

@@ -13,7 +13,7 @@ from typing import Final
 
 from brainjar.messages import EXIT_MEMORY, EXIT_REFUSED, Evidence
 
-_INTENTS: Final = {"operator": "killed-by-operator", "deadline": "killed-by-deadline"}
+_INTENTS: Final = {"operator": "killed-by-operator"}
 _SIGNALS: Final = {signal.SIGSEGV: "segv", signal.SIGBUS: "bus-error", signal.SIGILL: "illegal-instruction", signal.SIGFPE: "fpe"}
 _ALLOCATION: Final = (
     "bad_alloc",

@@ -50,8 +50,7 @@ class Keeper:
         self.clock = clock
         self._context = context
         self.gate = Gate(config.inference.max_concurrent)
-        now, wall = clock(), time.time()
-        self.workers = {p.name: Worker(p, ledger.record(p.name), now, wall) for p in config.personas}
+        self.workers = {p.name: Worker(p, ledger.record(p.name), time.time()) for p in config.personas}
         self.zygotes = {model: Zygote(model, premises.state_dir / LOGS / "zygote.log") for model in config.models}
         for worker in self.workers.values():
             worker.rises = worker.life > 1 and not ledger.lived(worker.name, worker.life)
@@ -279,12 +278,12 @@ class Keeper:
 
     def _rise_later(self, worker: Worker) -> None:
         r = self.config.restart
-        wall = time.time()
-        pause = restart.after_death(worker.recent, wall, pause=r.pause, intensity=r.intensity, window=r.window, backoff_max=r.backoff_max)
+        now = self.clock()
+        pause = restart.after_death(worker.recent, now, pause=r.pause, intensity=r.intensity, window=r.window, backoff_max=r.backoff_max)
         worker.reason = (
             "" if pause <= r.pause else f"{r.intensity} deaths within {r.window:g} s were too many: the pause has grown to {pause:g} s"
         )
-        worker.deadline, worker.retry_at = self.clock() + pause, wall + pause
+        worker.deadline, worker.retry_at = now + pause, time.time() + pause
 
     def _record_stop(self, worker: Worker) -> None:
         process = worker.process

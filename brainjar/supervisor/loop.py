@@ -63,6 +63,7 @@ class Supervisor:
         self._next_beat = self._started
         self._stopping = False
         self._said_farewell = False
+        self._has_terminal = _has_terminal()
         self._reap_again = False
         self._wake, self._woken = socket.socketpair()
         self._snapshots_wanted: list[str] = []
@@ -268,7 +269,7 @@ class Supervisor:
             case Yield():
                 self.keeper.free_lease(worker)
             case Thought(text=text):
-                self._announce(worker, "THOUGHT", text, msgspec.structs.asdict(message) | {"text": None})
+                self._announce(worker, "THOUGHT", text, _without(message, "text"))
                 self.keeper.spread(worker, text)
             case Ready():
                 self.keeper.ready(worker, message)
@@ -343,7 +344,7 @@ class Supervisor:
             if number in (signal.SIGINT, signal.SIGTERM):
                 self.stop()
             elif number == signal.SIGHUP:
-                if os.isatty(0) or self.terminal.view == "live":
+                if self._has_terminal:
                     self.stop()
                 else:
                     self._announce_jar("PRESSURE", "SIGHUP: this version cannot reload; restart the jar to apply a changed config")
@@ -402,8 +403,23 @@ class Supervisor:
         )
 
 
+def _without(message: msgspec.Struct, field: str) -> dict[str, Any]:
+    fields = msgspec.structs.asdict(message)
+    del fields[field]
+    return fields
+
+
 def _age(then_ns: int) -> float | None:
     return round((time.monotonic_ns() - then_ns) / 1e9, 3) if then_ns else None
+
+
+def _has_terminal() -> bool:
+    """Whether a terminal controls this process: then SIGHUP is the news that it was closed."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC))
+    except OSError:
+        return False
+    return True
 
 
 def _rss() -> int:

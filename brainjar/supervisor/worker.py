@@ -110,7 +110,7 @@ def _pid_of(pidfd: int) -> int:
 
 
 class Worker:
-    def __init__(self, persona: Persona, record: Record, now: float, wall: float) -> None:
+    def __init__(self, persona: Persona, record: Record, wall: float) -> None:
         self.persona = persona
         self.name = persona.name
         self.phase = Phase.STOPPED
@@ -122,8 +122,8 @@ class Worker:
         self.deaths = record.deaths
         self.births = record.births
         self.last_death = record.last_death
-        self.recent: deque[float] = deque(record.recent, maxlen=_REMEMBERED_DEATHS)
-        """Wall-clock times of deaths."""
+        self.recent: deque[float] = deque(maxlen=_REMEMBERED_DEATHS)
+        """When it died under this supervisor; monotonic, so that no clock that is set can count a death in or out."""
         self.failed_starts = 0
         self.reason = ""
         self.rises = False
@@ -217,7 +217,7 @@ class Worker:
     def remember(self, last: LastDeath) -> None:
         self.deaths += 1
         self.last_death = last
-        self.recent.append(last.at)
+        self.recent.append(self.died_at)
         self.rises = True
 
     def close(self) -> None:

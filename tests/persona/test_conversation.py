@@ -307,3 +307,39 @@ def test_what_is_too_long_for_any_window_is_cut_to_its_end(heard: list[str], tem
         assert SYSTEM in held_text(fake, conversation)
         assert text[-40:].strip() in held_text(fake, conversation)
         conversation.think("yes", fake.tokenize("yes")) if fake.feed(fake.tokenize("yes")) else None
+
+
+SHORT = st.text(st.sampled_from("xyz "), min_size=1, max_size=20)
+MOVES = st.lists(
+    st.tuples(st.sampled_from(["think", "think", "killed before", "killed within", "killed after", "hear twice"]), SHORT), max_size=40
+)
+
+
+@pytest.mark.parametrize("template", TEMPLATES.values(), ids=TEMPLATES)
+@settings(max_examples=400, deadline=None)
+@given(MOVES, st.booleans())
+@example([("killed within", "x"), *[("think", "x" * 20)] * 30], True)
+def test_any_mix_of_thoughts_and_deaths_leaves_a_conversation(template: str, moves: list[tuple[str, str]], can_shift: bool) -> None:
+    fake = Fake(template, can_shift)
+    conversation = Conversation(fake, SYSTEM)
+    history: list[Message] = []
+    merged = 0
+    for move, text in moves:
+        merged = merged + 1 if history and history[-1]["role"] == "user" else 0
+        if merged > 4:
+            break  # what grows too long for the window is cut, of which another test tells
+        say(conversation, history, text)
+        if move == "hear twice":
+            say(conversation, history, text)
+        settle(conversation)
+        check(fake, conversation, history)
+        meta = conversation.meta("f", 0)
+        if move in ("think", "killed after", "hear twice"):
+            answer(fake, conversation, history, text)
+            meta = conversation.meta("f", 0)
+        elif move == "killed within":
+            assert fake.feed(fake.tokenize("half a th"))
+        if move.startswith("killed"):
+            fake = Fake(template, can_shift, seq=list(fake.seq[: meta.n_past]))
+            conversation = Conversation(fake, SYSTEM)
+            conversation.take(meta)

@@ -36,7 +36,6 @@ MEASURED = {
     "use of a NULL": (Evidence(signal=signal.SIGSEGV), "segv"),
     "somebody's kill -9, or the kernel's": (Evidence(signal=signal.SIGKILL), "killed"),
     "the operator's": (Evidence(signal=signal.SIGKILL, intent="operator"), "killed-by-operator"),
-    "a deadline's": (Evidence(signal=signal.SIGKILL, intent="deadline"), "killed-by-deadline"),
     "an assertion of ggml's": (Evidence(signal=signal.SIGABRT, stderr=(ASSERT,)), "abort-ggml"),
     "an abort": (Evidence(signal=signal.SIGABRT, stderr=("glibc detected something",)), "abort"),
     "SIGBUS": (Evidence(signal=signal.SIGBUS), "bus-error"),
@@ -76,7 +75,7 @@ def test_old_words_on_stderr_do_not_turn_a_kill_into_a_full_cap() -> None:
         Evidence,
         exit_code=st.none() | st.integers(0, 255),
         signal=st.none() | st.integers(1, 64),
-        intent=st.sampled_from([None, "operator", "deadline", "stop", "nonsense"]),
+        intent=st.sampled_from([None, "operator", "stop", "nonsense"]),
         exit_words=st.none() | st.text(max_size=20),
         stderr=st.lists(st.sampled_from([ARENA, ASSERT, TLS, LIBGOMP, *BAD_ALLOC, "x"]) | st.text(max_size=30), max_size=3).map(tuple),
     )
