@@ -9,15 +9,14 @@ Tables: `births` (one row per process of a persona, closed by exactly one of a d
 
 from __future__ import annotations
 
-import os
 import sqlite3
-import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import msgspec
 
+from brainjar.damage import set_aside
 from brainjar.messages import Death, Envelope, Evidence, LastDeath, decode_envelope, encode
 
 SCHEMA: Final = 1
@@ -191,9 +190,10 @@ class Ledger:
         self.error = None
         return True
 
-    def close_open_lives(self, now: float) -> list[Death]:
+    def close_open_lives(self, now: float, announce: Callable[[Death], None] = lambda _: None) -> list[Death]:
         """Close, once, the lives that a killed supervisor left open: READY ones died of `supervisor-lost`, the others never began.
 
+        `announce` is called with each death before anything is committed: what it journals is committed with it.
         Return those deaths. Raise `sqlite3.OperationalError` when that cannot be written: then nothing may start.
         """
         rows = self._db.execute("SELECT persona, birth, life, pid, started, ready FROM births WHERE outcome IS NULL").fetchall()
@@ -217,6 +217,7 @@ class Ledger:
             )
             self.died(death)
             deaths.append(death)
+            announce(death)
         if not self.commit():
             raise sqlite3.OperationalError(self.error)
         return deaths
@@ -224,20 +225,6 @@ class Ledger:
     def close(self) -> None:
         self.commit()
         self._db.close()
-
-
-def set_aside(path: Path) -> Path:
-    """Give a damaged database and what SQLite keeps beside it a name that nothing had before; return the new name."""
-    name = f"{path.name}.damaged-{time.strftime('%Y%m%dT%H%M%S')}"
-    aside, n = path.with_name(name), 1
-    while os.path.lexists(aside):
-        n += 1
-        aside = path.with_name(f"{name}-{n}")
-    for suffix in ("-wal", "-shm", ""):
-        old = path.with_name(path.name + suffix)
-        if os.path.lexists(old):
-            old.rename(aside.with_name(aside.name + suffix))
-    return aside
 
 
 def read_deaths(path: Path, persona: str | None = None) -> list[Death]:

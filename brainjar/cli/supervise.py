@@ -9,7 +9,6 @@ import argparse
 import os
 import sqlite3
 import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -17,7 +16,6 @@ from brainjar.errors import BrainjarError, UsageError
 
 if TYPE_CHECKING:
     from brainjar.config import Config
-    from brainjar.messages import Death
 
 WORKER_FLOOR: Final = 48 * 1024 * 1024
 """Least budget of a worker beside its KV cache: compute buffers, sockets, mind, Python (measured with SmolLM2: 37 MiB)."""
@@ -54,16 +52,14 @@ def run(args: argparse.Namespace) -> int:
         ledger = premises.open_ledger()
         if ledger.set_aside:
             print(f"brainjar: the ledger was damaged; it is set aside as {ledger.set_aside} and a new one begun", file=sys.stderr)
+        shown = terminal.Terminal(terminal.choose(args.view), premises.runtime_dir)
         try:
-            lost: list[Death] = ledger.close_open_lives(time.time())
+            supervisor = Supervisor(config, premises, ledger, shown)
         except sqlite3.OperationalError as error:
             raise BrainjarError(f"{ledger.path}: cannot be written ({error}); nothing was started") from None
-        shown = terminal.Terminal(terminal.choose(args.view), premises.runtime_dir)
-        supervisor = Supervisor(config, premises, ledger, shown)
     except BaseException:
         premises.leave()
         raise
-    supervisor.announce_lost(lost)
     return supervisor.run()
 
 

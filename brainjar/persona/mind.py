@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from brainjar.ledger import set_aside
+from brainjar.damage import set_aside
 from brainjar.minds import Kind as Kind
 from brainjar.minds import Line as Line
 
@@ -22,6 +22,7 @@ class Mind:
     def __init__(self, path: Path) -> None:
         """Open or make it. A file that is no mind is set aside under a new name, and `set_aside` says where."""
         self.set_aside: Path | None = None
+        self._path = path
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         try:
             self._db = self._open(path)
@@ -43,6 +44,12 @@ class Mind:
         db.execute("CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID")
         db.execute("INSERT OR IGNORE INTO meta VALUES ('schema', ?)", (SCHEMA,))
         return db
+
+    def begin_anew(self) -> None:
+        """Damage was found after it was opened: set it aside as well, and go on with an empty one."""
+        self._db.close()
+        self.set_aside = set_aside(self._path)
+        self._db = self._open(self._path)
 
     def told_deaths(self) -> int:
         """How many of its deaths it has been told of."""

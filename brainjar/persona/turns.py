@@ -35,6 +35,8 @@ SNAPSHOT_AFTER: Final = 16
 """So many tokens read are worth a snapshot before the thought that follows: a note of a death is about 20."""
 NUDGE: Final = "Go on."
 LOOK_EVERY_NS: Final = 2_000_000_000
+THOUGHT_BYTES: Final = 32 * 1024
+"""Of a thought on the bus, half of what a voice may carry (`bus.VOICE_BYTES`); the mind keeps it whole."""
 HEARD_SHARE: Final = 4
 """What is heard before one turn may fill 1/4 of the window; the newest is kept."""
 RECALL_LINES: Final = 400
@@ -73,18 +75,23 @@ class Life:
         """All before READY. Raise what makes this start a failed one."""
         self.bus = WorkerEnd(self.birth.voice, self.birth.feed)
         self.mind = Mind(Path(self.birth.mind))
-        if self.mind.set_aside:
-            self.say(Trouble(what=f"mind.db was damaged; it is set aside as {self.mind.set_aside.name} and a new one begun"))
         self.conversation = Conversation(self.engine, self.birth.prompt)
         self.engine.set_threads(self.birth.threads)
         seed = self.birth.sampling.seed
         self.engine.set_sampling(self.birth.sampling, secrets.randbits(31) if seed is None else seed)
         self.engine.set_interrupt(self._interrupted)
-        restored = self._take_snapshot()
-        if self.birth.deaths > self.mind.told_deaths():
-            text = told.of_own_death(self.birth.deaths, self.birth.last_cause)
-            self.mind.add(self.birth.life, [("told", messages.JAR, text)], told_deaths=self.birth.deaths)
-        self._recall(self.mind.after(self.line, RECALL_LINES))
+        try:
+            restored = self._remember()
+        except sqlite3.DatabaseError as error:
+            if isinstance(error, sqlite3.OperationalError):
+                raise
+            self.mind.begin_anew()
+            self.conversation, self.line, self.unread = Conversation(self.engine, self.birth.prompt), 0, []
+            self.engine.truncate(0)
+            self.snapshots.discard()
+            restored = self._remember()
+        if self.mind.set_aside:
+            self._say_set_aside()
         self._check_prompt()
         limit, baseline = self.limits
         self.say(
@@ -97,6 +104,20 @@ class Life:
             ),
             wait_ms=SAY_WAIT_MS,
         )
+
+    def _remember(self) -> int:
+        """Take over what there is of its past; return the tokens that need not be read again."""
+        restored = self._take_snapshot()
+        if self.birth.deaths > self.mind.told_deaths():
+            text = told.of_own_death(self.birth.deaths, self.birth.last_cause)
+            self.mind.add(self.birth.life, [("told", messages.JAR, text)], told_deaths=self.birth.deaths)
+        self._recall(self.mind.after(self.line, RECALL_LINES))
+        return restored
+
+    def _say_set_aside(self) -> None:
+        assert self.mind.set_aside is not None
+        what = f"mind.db was damaged; it is set aside as {self.mind.set_aside.name} and a new one begun"
+        self.say(Trouble(what=what), wait_ms=SAY_WAIT_MS)
 
     def _take_snapshot(self) -> int:
         def load(meta: Meta, state: memoryview) -> bool:
@@ -277,7 +298,11 @@ class Life:
         while True:
             try:
                 return self.mind.add(self.birth.life, lines)
-            except sqlite3.OperationalError as error:
+            except sqlite3.DatabaseError as error:
+                if not isinstance(error, sqlite3.OperationalError):
+                    self.mind.begin_anew()  # what it knew is still in its context, and this line is not lost
+                    self._say_set_aside()
+                    continue
                 if not said:
                     self.say(Trouble(what=f"cannot write {self.birth.mind}: {error}; thinking waits until it can"), wait_ms=SAY_WAIT_MS)
                     said = True
@@ -310,3 +335,8 @@ class Life:
 def _fingerprint(engine: Engine, birth: Birth) -> str:
     """All that a computed context depends on: the model's file, its parameters, the prompt."""
     return msgspec.json.encode((engine.identity, engine.n_ctx, birth.prompt)).decode()
+
+
+def _short(text: str) -> str:
+    raw = text.strip().encode()
+    return raw.decode() if len(raw) <= THOUGHT_BYTES else raw[:THOUGHT_BYTES].decode(errors="ignore") + " […]"

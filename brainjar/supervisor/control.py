@@ -7,6 +7,7 @@ loses its connection, never the loop's time.
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import struct
@@ -21,6 +22,7 @@ from brainjar.bus import CONTROL
 REQUEST_BYTES: Final = 64 * 1024
 BACKLOG_BYTES: Final = 32 * 1024 * 1024
 CONNECTIONS: Final = 32
+REST_S: Final = 0.5
 _UCRED: Final = struct.Struct("3i")
 
 
@@ -41,6 +43,9 @@ class Connection:
         self._in = b""
         self._out = bytearray()
         self.closing = False
+        """It is to be dropped."""
+        self.heard_all = False
+        """It will say no more; it may still wait for an answer."""
 
     @property
     def fd(self) -> int:
@@ -51,20 +56,21 @@ class Connection:
         return bool(self._out)
 
     def read(self) -> list[Request | str]:
-        """The requests that have come; a str is what was wrong with one. At the end of the stream, `closing`."""
+        """The requests that have come; a str is what was wrong with one. At the end of the stream, `heard_all`."""
         try:
             chunk = self.sock.recv(REQUEST_BYTES)
         except BlockingIOError:
             return []
         except OSError:
-            chunk = b""
+            self.closing = self.heard_all = True
+            return []
         if not chunk:
-            self.closing = True
+            self.heard_all = True
             return []
         self._in += chunk
         *lines, self._in = self._in.split(b"\n")
         if len(self._in) > REQUEST_BYTES:
-            self.closing = True
+            self.closing = self.heard_all = True
             return []
         return [_request(line) for line in lines if line.strip()]
 
@@ -115,12 +121,16 @@ class Control:
         self.listener.setblocking(False)
         self.connections: dict[int, Connection] = {}
         self._is_view = is_view
+        self.rests_until = 0.0
+        """Monotonic; callers wait in the queue until then."""
 
-    def accept(self) -> Connection | None:
+    def accept(self, now: float = 0.0) -> Connection | None:
         """A new connection, or None: there was none, or it is not served (and was told so)."""
         try:
             sock, _ = self.listener.accept()
-        except OSError:
+        except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+                self.rests_until = now + REST_S  # or the caller that cannot be let in would be at the door in every lap
             return None
         connection = Connection(sock)
         refusal = self._refuse(sock)

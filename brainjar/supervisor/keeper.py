@@ -50,7 +50,9 @@ class Keeper:
         self.clock = clock
         self._context = context
         self.gate = Gate(config.inference.max_concurrent)
-        self.workers = {p.name: Worker(p, ledger.record(p.name), time.time()) for p in config.personas}
+        # so many that the pause can grow to its end, whatever the intensity
+        remembered = config.restart.intensity + restart.DOUBLINGS
+        self.workers = {p.name: Worker(p, ledger.record(p.name), time.time(), remembered) for p in config.personas}
         self.zygotes = {model: Zygote(model, premises.state_dir / LOGS / "zygote.log") for model in config.models}
         for worker in self.workers.values():
             worker.rises = worker.life > 1 and not ledger.lived(worker.name, worker.life)

@@ -14,7 +14,7 @@ import resource
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, Final
 
 import msgspec
@@ -56,6 +56,7 @@ class Supervisor:
         self._events = bus.Events(self._context, premises.runtime_dir)
         self.bulletin = Bulletin(self._events, ledger)
         self.bulletin.witness = terminal.witness
+        ledger.close_open_lives(time.time(), self._announce_lost)
         self.keeper = Keeper(config, premises, ledger, self.bulletin, self._context, clock)
         self.orders = Orders(self.keeper, self.status, self.stop)
         self._control = Control(premises.runtime_dir, lambda pid: pid == terminal.pid and pid > 0)
@@ -100,12 +101,10 @@ class Supervisor:
         for worker in self.keeper.workers.values():
             self.keeper.happen(worker, Event.START)
 
-    def announce_lost(self, deaths: Iterable[messages.Death]) -> None:
-        """Announce the lives that a killed supervisor left open."""
-        for death in deaths:
-            text = f"{death.persona} died in life {death.life}: {death.cause} (its supervisor was killed)"
-            metadata = msgspec.to_builtins(death)
-            self.bulletin.announce("DEATH", death.persona, text, life=death.life, deaths=death.deaths, metadata=metadata)
+    def _announce_lost(self, death: messages.Death) -> None:
+        text = f"{death.persona} died in life {death.life}: {death.cause} (its supervisor was killed)"
+        metadata = msgspec.to_builtins(death)
+        self.bulletin.announce("DEATH", death.persona, text, life=death.life, deaths=death.deaths, metadata=metadata)
 
     def stop(self) -> None:
         """Begin to stop; asked again, end at once what is still there."""
@@ -180,9 +179,10 @@ class Supervisor:
 
     def _poll(self) -> dict[Any, int]:
         watched: list[tuple[Any, int]] = [(self._woken.fileno(), zmq.POLLIN), (self._events.socket, zmq.POLLIN)]
-        watched.append((self._control.listener.fileno(), zmq.POLLIN))
+        if self._control.rests_until <= self.clock():
+            watched.append((self._control.listener.fileno(), zmq.POLLIN))
         for connection in self._control.connections.values():
-            listen = 0 if connection.closing else zmq.POLLIN  # who has said all, and reads slowly, would be ready for ever
+            listen = 0 if connection.heard_all else zmq.POLLIN  # who has said all would be ready for ever
             watched.append((connection.fd, listen | (zmq.POLLOUT if connection.wants_write else 0)))
         for zygote in self.keeper.zygotes.values():
             if zygote.sock is not None:
@@ -304,14 +304,14 @@ class Supervisor:
 
     def _attend_callers(self, ready: dict[Any, int]) -> None:
         if self._control.listener.fileno() in ready:
-            self._control.accept()
+            self._control.accept(self.clock())
         for connection in list(self._control.connections.values()):
             events = ready.get(connection.fd, 0)
             if events & zmq.POLLOUT:
                 connection.write()
             if events & (zmq.POLLIN | zmq.POLLERR):
                 self._serve(connection)
-            if connection.closing and not connection.wants_write:
+            if connection.closing or (connection.heard_all and not connection.wants_write and not self.orders.waited_for(connection)):
                 self._control.drop(connection)
 
     def _serve(self, connection: Connection) -> None:

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from typing import Final
 
 FIRST_RETRY_S: Final = 1.0
+DOUBLINGS: Final = 32
+"""More than any `backoff_max` has room for."""
 
 
 def after_death(deaths: Sequence[float], now: float, *, pause: float, intensity: int, window: float, backoff_max: float) -> float:
@@ -28,4 +30,4 @@ def after_failed_start(in_a_row: int, *, backoff_max: float) -> float:
 
 
 def _doubled(first: float, times: int, most: float) -> float:
-    return min(most, first * 2.0 ** min(times, 32))
+    return min(most, first * 2.0 ** min(times, DOUBLINGS))

@@ -24,7 +24,6 @@ from brainjar.supervisor import logs, reaper
 from brainjar.supervisor.gate import Gate
 from brainjar.supervisor.lifecycle import SHOWN, Phase
 
-_REMEMBERED_DEATHS: Final = 256
 HELLO_BYTES: Final = 4096
 
 
@@ -110,7 +109,7 @@ def _pid_of(pidfd: int) -> int:
 
 
 class Worker:
-    def __init__(self, persona: Persona, record: Record, wall: float) -> None:
+    def __init__(self, persona: Persona, record: Record, wall: float, remembered_deaths: int) -> None:
         self.persona = persona
         self.name = persona.name
         self.phase = Phase.STOPPED
@@ -122,7 +121,7 @@ class Worker:
         self.deaths = record.deaths
         self.births = record.births
         self.last_death = record.last_death
-        self.recent: deque[float] = deque(maxlen=_REMEMBERED_DEATHS)
+        self.recent: deque[float] = deque(maxlen=remembered_deaths)
         """When it died under this supervisor; monotonic, so that no clock that is set can count a death in or out."""
         self.failed_starts = 0
         self.reason = ""

@@ -132,7 +132,7 @@ def test_half_a_line_and_then_the_end_is_no_request(pair: tuple[socket.socket, C
     assert read(connection) == []
     caller.close()
     assert read(connection) == []
-    assert connection.closing
+    assert connection.heard_all
 
 
 def test_a_line_without_end_ends_the_connection_unheard(pair: tuple[socket.socket, Connection]) -> None:

@@ -11,6 +11,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from brainjar import ledger, minds
 from tests.system.conftest import ALONE, THREE, MakeJar
 from tests.system.harness import Jar, alive, until, zombies_of
@@ -275,3 +277,55 @@ def test_the_state_directory_is_private(make_jar: MakeJar) -> None:
     for path in [jar.state_dir, *jar.state_dir.rglob("*"), jar.runtime_dir, *jar.runtime_dir.rglob("*")]:
         mode = path.lstat().st_mode & 0o777
         assert mode & 0o077 == 0, f"{path} is {mode:o}"
+
+
+def test_a_caller_that_has_said_all_and_shut_its_end_still_gets_its_answer(make_jar: MakeJar) -> None:
+    jar = make_jar(ALONE).start()
+    jar.until_ready()
+    with socket.socket(socket.AF_UNIX) as asking:
+        asking.settimeout(60)
+        asking.connect(str(jar.runtime_dir / "control"))
+        asking.sendall(b'{"cmd":"restart","name":"subject"}\n')
+        asking.shutdown(socket.SHUT_WR)
+        answer = b"".join(iter(lambda: asking.recv(65536), b""))
+    assert json.loads(answer)["exit"] == 0
+
+
+def fill(path: Path) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT)
+    try:
+        while True:
+            os.write(fd, bytes(4096))
+    except OSError:
+        pass
+    finally:
+        os.close(fd)
+
+
+def test_a_jar_on_a_full_disk_goes_on_says_so_and_catches_up(make_jar: MakeJar, tmp_path: Path) -> None:
+    """What the disk cannot take is published all the same, and written down when it can."""
+    disk = tmp_path / "jar" / "state"
+    disk.mkdir(parents=True)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=4m,mode=700", "brainjar-test", str(disk)], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip(f"a small disk cannot be made here: {mounted.stderr.decode().strip()}")
+    try:
+        jar = make_jar(ALONE).start()
+        jar.until_ready()
+        with jar.listening() as listener:
+            listener.until("THOUGHT", "subject")
+            fill(disk / "filler")
+            os.kill(jar.persona("subject")["pid"], signal.SIGKILL)
+            listener.until("DEATH", "subject")
+            until(lambda: jar.status()["supervisor"]["ledger_error"])
+            listener.until("RESURRECTION", "subject")
+            (disk / "filler").unlink()
+            until(lambda: jar.status()["supervisor"]["ledger_error"] is None)
+            listener.until("THOUGHT", "subject")
+        assert [d.life for d in ledger.read_deaths(disk / "ledger.db")] == [1]
+        assert jar.stop() == 0
+    finally:
+        jar.clean_up()
+        until(lambda: subprocess.run(["umount", str(disk)], capture_output=True, check=False).returncode == 0)
