@@ -5,17 +5,19 @@ One thread thinks, listens and speaks; nothing else of this process may touch th
 1. take in what came over the feed, commit it to the mind;
 2. ask for the inference lease and wait for it; only under it is anything computed;
 3. read what is new, think aloud: words go to the vitals (they survive SIGKILL) and to the voice;
-4. commit the thought, only then say it; leave the computed context to the next life; give the lease back.
+4. give the lease back; commit the thought, only then say it; leave the computed context to the next life.
 """
 
 from __future__ import annotations
 
 import codecs
+import math
 import secrets
 import sqlite3
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 
@@ -30,6 +32,8 @@ from brainjar.persona.mind import Kind, Line, Mind
 from brainjar.vitals import Writer
 
 ASK_AGAIN_MS: Final = 1000
+BIRTH_PATIENCE_S: Final = 30.0
+"""How long a newborn waits for a disk with room; then its start has failed, and is tried again."""
 SAY_WAIT_MS: Final = 2000
 SNAPSHOT_AFTER: Final = 16
 """So many tokens read are worth a snapshot before the thought that follows: a note of a death is about 20."""
@@ -41,6 +45,9 @@ HEARD_SHARE: Final = 4
 """What is heard before one turn may fill 1/4 of the window; the newest is kept."""
 RECALL_LINES: Final = 400
 """Lines of a mind that are looked at when its context must be read again; the window keeps far fewer."""
+
+
+T = TypeVar("T")
 
 
 class Stopped(Exception):
@@ -74,17 +81,17 @@ class Life:
     def prepare(self) -> None:
         """All before READY. Raise what makes this start a failed one."""
         self.bus = WorkerEnd(self.birth.voice, self.birth.feed)
-        self.mind = Mind(Path(self.birth.mind))
+        self.mind = self._patiently(lambda: Mind(Path(self.birth.mind)), BIRTH_PATIENCE_S)
         self.conversation = Conversation(self.engine, self.birth.prompt)
         self.engine.set_threads(self.birth.threads)
         seed = self.birth.sampling.seed
         self.engine.set_sampling(self.birth.sampling, secrets.randbits(31) if seed is None else seed)
         self.engine.set_interrupt(self._interrupted)
         try:
-            restored = self._remember()
+            restored = self._patiently(self._remember, BIRTH_PATIENCE_S)
         except sqlite3.DatabaseError as error:
             if isinstance(error, sqlite3.OperationalError):
-                raise
+                raise EngineError(f"{self.birth.mind}: {error}") from None
             self.mind.begin_anew()
             self.conversation, self.line, self.unread = Conversation(self.engine, self.birth.prompt), 0, []
             self.engine.truncate(0)
@@ -157,10 +164,7 @@ class Life:
             self._listen(0)
             self._commit_inbox()
             self._wait_for_lease()
-            try:
-                self._think()
-            finally:
-                self.say(Yield(turn=self.turn), wait_ms=SAY_WAIT_MS)
+            self._think()
 
     def _wait_for_lease(self) -> None:
         self.turn += 1
@@ -181,6 +185,7 @@ class Life:
             self._must_stop()
         text, tokens, began = self._generate()
         self.vitals.set(decode_ns=0)
+        self.say(Yield(turn=self.turn), wait_ms=SAY_WAIT_MS)  # all that is left needs no core: nobody waits for this one's disk
         if text.strip():
             self.line = self._commit([("thought", self.birth.name, text.strip())])
             thought = Thought(
@@ -293,16 +298,23 @@ class Life:
             self.unread += [self._quote(*line) for line in lines]
 
     def _commit(self, lines: list[tuple[Kind, str, str]]) -> int:
-        """Commit to the mind; wait while the disk is full rather than think what cannot be remembered."""
+        try:
+            return self._patiently(lambda: self.mind.add(self.birth.life, lines))
+        except sqlite3.DatabaseError:
+            self.mind.begin_anew()  # what it knew is still in its context, and this line is not lost
+            self._say_set_aside()
+            return self._patiently(lambda: self.mind.add(self.birth.life, lines))
+
+    def _patiently(self, what: Callable[[], T], patience_s: float = math.inf) -> T:
+        """Do `what` with the mind; wait while the disk is full rather than think what cannot be remembered."""
+        until = time.monotonic() + patience_s
         said = False
         while True:
             try:
-                return self.mind.add(self.birth.life, lines)
-            except sqlite3.DatabaseError as error:
-                if not isinstance(error, sqlite3.OperationalError):
-                    self.mind.begin_anew()  # what it knew is still in its context, and this line is not lost
-                    self._say_set_aside()
-                    continue
+                return what()
+            except sqlite3.OperationalError as error:
+                if time.monotonic() > until:
+                    raise
                 if not said:
                     self.say(Trouble(what=f"cannot write {self.birth.mind}: {error}; thinking waits until it can"), wait_ms=SAY_WAIT_MS)
                     said = True

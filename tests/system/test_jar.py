@@ -320,8 +320,9 @@ def test_a_jar_on_a_full_disk_goes_on_says_so_and_catches_up(make_jar: MakeJar, 
             os.kill(jar.persona("subject")["pid"], signal.SIGKILL)
             listener.until("DEATH", "subject")
             until(lambda: jar.status()["supervisor"]["ledger_error"])
-            listener.until("RESURRECTION", "subject")
+            listener.until("PRESSURE", "subject", lambda e: "cannot write" in e.content)
             (disk / "filler").unlink()
+            listener.until("RESURRECTION", "subject")
             until(lambda: jar.status()["supervisor"]["ledger_error"] is None)
             listener.until("THOUGHT", "subject")
         assert [d.life for d in ledger.read_deaths(disk / "ledger.db")] == [1]
