@@ -73,6 +73,11 @@ class Listener:
         body = self._bus.receive(int(patience * 1000))
         return decode_envelope(body) if body is not None else None
 
+    def drain(self) -> None:
+        """Pass over what has come already."""
+        while self._bus.receive(0) is not None:
+            pass
+
     def until(
         self, type: str, sender: str | None = None, where: Callable[[Envelope], bool] = lambda _: True
     ) -> tuple[Envelope, list[Envelope]]:
