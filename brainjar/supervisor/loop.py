@@ -9,10 +9,7 @@ It never waits for anything but that poll; it imports no model, no renderer, no 
 
 from __future__ import annotations
 
-import os
-import resource
 import signal
-import socket
 import time
 from collections.abc import Callable
 from typing import Any, Final
@@ -20,11 +17,11 @@ from typing import Any, Final
 import msgspec
 import zmq
 
-from brainjar import __version__, bus, messages
+from brainjar import bus, messages
 from brainjar.config import Config
 from brainjar.isolation import bonds
 from brainjar.ledger import Ledger
-from brainjar.messages import JAR, Ask, Ready, Snapshot, Status, SupervisorStatus, Thought, Token, Trouble, Yield
+from brainjar.messages import JAR, Ask, Ready, Snapshot, Thought, Token, Trouble, Yield
 from brainjar.supervisor import logs, reaper
 from brainjar.supervisor.bulletin import Bulletin
 from brainjar.supervisor.control import Connection, Control
@@ -32,6 +29,8 @@ from brainjar.supervisor.keeper import Keeper
 from brainjar.supervisor.lifecycle import Event, Phase
 from brainjar.supervisor.orders import Orders
 from brainjar.supervisor.premises import Premises
+from brainjar.supervisor.reports import Reports
+from brainjar.supervisor.signals import Signals
 from brainjar.supervisor.terminal import Terminal
 from brainjar.supervisor.worker import Worker
 from brainjar.supervisor.zygotes import Standing, Zygote
@@ -40,7 +39,6 @@ HEARTBEAT_S: Final = 1.0
 VOICES_PER_LAP: Final = 64
 REAP_AGAIN_S: Final = 0.005
 """When a dead worker's first parent has not quite gone, and so cannot be reaped by us yet."""
-_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD)
 
 
 class Supervisor:
@@ -58,15 +56,14 @@ class Supervisor:
         self.bulletin.witness = terminal.witness
         ledger.close_open_lives(time.time(), self._announce_lost)
         self.keeper = Keeper(config, premises, ledger, self.bulletin, self._context, clock)
-        self.orders = Orders(self.keeper, self.status, self.stop)
+        self._reports = Reports(config.jar.name, self.keeper, self.bulletin, ledger)
+        self.orders = Orders(self.keeper, self._reports.status, self.stop)
         self._control = Control(premises.runtime_dir, lambda pid: pid == terminal.pid and pid > 0)
-        self._started = clock()
-        self._next_beat = self._started
+        self._next_beat = clock()
         self._stopping = False
         self._said_farewell = False
-        self._has_terminal = _has_terminal()
         self._reap_again = False
-        self._wake, self._woken = socket.socketpair()
+        self._signals = Signals()
         self._snapshots_wanted: list[str] = []
 
     # ── from start to end ──
@@ -74,7 +71,7 @@ class Supervisor:
     def run(self) -> int:
         """Run the jar until it is stopped; return the exit status."""
         bonds.become_subreaper()
-        self._catch_signals()
+        self._signals.catch()
         try:
             self._begin()
             while not self._over():
@@ -145,7 +142,7 @@ class Supervisor:
         self.ledger.close()
         self._control.close()
         self._events.close()
-        signal.set_wakeup_fd(-1)
+        self._signals.release()
         self.premises.leave()
         self._context.term()
 
@@ -155,7 +152,7 @@ class Supervisor:
         ready = self._poll()
         now = self.clock()
         retry, self._reap_again = self._reap_again, False
-        if self._woken.fileno() in ready:
+        if self._signals.fileno() in ready:
             self._take_signals()
         for worker in self.keeper.workers.values():
             self._attend(worker, ready, retry)
@@ -172,13 +169,13 @@ class Supervisor:
         self.bulletin.flush()
         self.orders.settle()
         if self._snapshots_wanted:
-            snapshot = msgspec.to_builtins(Snapshot(status=self.status(), topics=self.bulletin.topics))
+            snapshot = msgspec.to_builtins(Snapshot(status=self._reports.status(), topics=self.bulletin.topics))
             for nonce in self._snapshots_wanted:
                 self.bulletin.answer(nonce, snapshot)
             self._snapshots_wanted.clear()
 
     def _poll(self) -> dict[Any, int]:
-        watched: list[tuple[Any, int]] = [(self._woken.fileno(), zmq.POLLIN), (self._events.socket, zmq.POLLIN)]
+        watched: list[tuple[Any, int]] = [(self._signals.fileno(), zmq.POLLIN), (self._events.socket, zmq.POLLIN)]
         if self._control.rests_until <= self.clock():
             watched.append((self._control.listener.fileno(), zmq.POLLIN))
         for connection in self._control.connections.values():
@@ -324,104 +321,27 @@ class Supervisor:
                 worker.deadline = None
                 self.keeper.happen(worker, Event.DEADLINE)
 
-    # ── signals ──
-
-    def _catch_signals(self) -> None:
-        self._wake.setblocking(False)
-        self._woken.setblocking(False)
-        signal.set_wakeup_fd(self._wake.fileno(), warn_on_full_buffer=False)
-        for number in _SIGNALS:
-            if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
-                continue  # nohup: whoever started it wants it to outlive the terminal
-            signal.signal(number, lambda *_: None)
-
     def _take_signals(self) -> None:
-        try:
-            numbers = self._woken.recv(4096)
-        except BlockingIOError:
-            return
+        numbers = self._signals.take()
         for number in numbers:
-            if number in (signal.SIGINT, signal.SIGTERM):
+            if number in (signal.SIGINT, signal.SIGTERM) or (number == signal.SIGHUP and self._signals.has_terminal):
                 self.stop()
             elif number == signal.SIGHUP:
-                if self._has_terminal:
-                    self.stop()
-                else:
-                    self._announce_jar("PRESSURE", "SIGHUP: this version cannot reload; restart the jar to apply a changed config")
+                self._announce_jar("PRESSURE", "SIGHUP: this version cannot reload; restart the jar to apply a changed config")
         if signal.SIGCHLD in numbers:
             known = {worker.process.pid for worker in self.keeper.workers.values() if worker.process is not None}
             known |= {zygote.pid for zygote in self.keeper.zygotes.values()} | {self.terminal.pid}
             reaper.reap_strangers(known)
 
-    # ── telling ──
-
     def _beat(self, now: float) -> None:
         self._next_beat = now + HEARTBEAT_S
-        waiting = {}
+        self._reports.beat()
         for worker in self.keeper.workers.values():
-            status = worker.status(self.keeper.gate, now)
-            if status.waiting_s is not None:
-                waiting[worker.name] = status.waiting_s
-            process = worker.process
-            if process is not None:
-                logs.bound(process.stderr)
-            seen = worker.vitals()
-            metadata: dict[str, Any] = {
-                "state": status.state,
-                "pid": status.pid,
-                "tokens": status.tokens,
-                "tokens_per_s": status.tokens_per_s,
-                "private_bytes": status.memory.private_bytes,
-                "beat_age_s": _age(seen.beat_ns),
-                "decode_s": _age(seen.decode_ns),
-            }
-            self._announce(worker, "HEARTBEAT", "", metadata)
-        topics = dict(self.bulletin.topics)
-        metadata = {
-            "topics": topics,
-            "lease": list(self.keeper.gate.holders),
-            "waiting": waiting,
-            "rss_bytes": _rss(),
-            "uptime_s": round(now - self._started, 1),
-        }
-        self.bulletin.announce("HEARTBEAT", JAR, metadata=metadata)
-
-    def status(self) -> Status:
-        now = self.clock()
-        return Status(
-            jar=self.config.jar.name,
-            supervisor=SupervisorStatus(
-                pid=os.getpid(),
-                uptime_s=round(now - self._started, 3),
-                rss_bytes=_rss(),
-                version=__version__,
-                epoch=self.bulletin.epoch,
-                ledger_error=self.ledger.error,
-            ),
-            personas=tuple(worker.status(self.keeper.gate, now) for worker in self.keeper.workers.values()),
-            lease=self.keeper.gate.holders,
-        )
+            if worker.process is not None:
+                logs.bound(worker.process.stderr)
 
 
 def _without(message: msgspec.Struct, field: str) -> dict[str, Any]:
     fields = msgspec.structs.asdict(message)
     del fields[field]
     return fields
-
-
-def _age(then_ns: int) -> float | None:
-    return round((time.monotonic_ns() - then_ns) / 1e9, 3) if then_ns else None
-
-
-def _has_terminal() -> bool:
-    """Whether a terminal controls this process: then SIGHUP is the news that it was closed."""
-    try:
-        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC))
-    except OSError:
-        return False
-    return True
-
-
-def _rss() -> int:
-    with open("/proc/self/statm", "rb") as f:
-        return int(f.read().split()[1]) * resource.getpagesize()

@@ -120,6 +120,9 @@ def _private(directory: Path, what: str, key: str) -> None:
     if found.st_uid != os.geteuid():
         raise UsageError(f"{what} {directory} belongs to uid {found.st_uid}, not to this process ({os.geteuid()}); set {key}")
     if found.st_mode & 0o077:
+        # a directory that others use as well must not be shut to them: --state-dir /tmp
+        if any(True for _ in directory.iterdir()) and not (directory / "lock").exists():
+            raise UsageError(f"{what} {directory} is open to others and not empty; set {key} to a directory of its own")
         os.chmod(directory, 0o700)
     if not os.access(directory, os.W_OK | os.X_OK, effective_ids=True):
         raise UsageError(f"{what} {directory} cannot be written; set {key}")

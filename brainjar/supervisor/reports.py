@@ -1,0 +1,77 @@
+"""What the jar says of itself when asked (`status`) and once a second unasked (HEARTBEAT). Reads, decides nothing."""
+
+from __future__ import annotations
+
+import os
+import resource
+import time
+from typing import Any
+
+from brainjar import __version__
+from brainjar.ledger import Ledger
+from brainjar.messages import JAR, Status, SupervisorStatus
+from brainjar.supervisor.bulletin import Bulletin
+from brainjar.supervisor.keeper import Keeper
+
+
+class Reports:
+    def __init__(self, jar: str, keeper: Keeper, bulletin: Bulletin, ledger: Ledger) -> None:
+        self._jar = jar
+        self._keeper = keeper
+        self._bulletin = bulletin
+        self._ledger = ledger
+        self._started = keeper.clock()
+
+    def status(self) -> Status:
+        now = self._keeper.clock()
+        return Status(
+            jar=self._jar,
+            supervisor=SupervisorStatus(
+                pid=os.getpid(),
+                uptime_s=round(now - self._started, 3),
+                rss_bytes=_rss(),
+                version=__version__,
+                epoch=self._bulletin.epoch,
+                ledger_error=self._ledger.error,
+            ),
+            personas=tuple(worker.status(self._keeper.gate, now) for worker in self._keeper.workers.values()),
+            lease=self._keeper.gate.holders,
+        )
+
+    def beat(self) -> None:
+        """One HEARTBEAT per persona, then the jar's own, with the newest number of each topic: a lost tail shows by it."""
+        now = self._keeper.clock()
+        waiting = {}
+        for worker in self._keeper.workers.values():
+            status = worker.status(self._keeper.gate, now)
+            if status.waiting_s is not None:
+                waiting[worker.name] = status.waiting_s
+            seen = worker.vitals()
+            beat: dict[str, Any] = {
+                "state": status.state,
+                "pid": status.pid,
+                "tokens": status.tokens,
+                "tokens_per_s": status.tokens_per_s,
+                "private_bytes": status.memory.private_bytes,
+                "beat_age_s": _age(seen.beat_ns),
+                "decode_s": _age(seen.decode_ns),
+            }
+            self._bulletin.announce("HEARTBEAT", worker.name, life=worker.life, deaths=worker.deaths, metadata=beat)
+        jar: dict[str, Any] = {
+            "topics": dict(self._bulletin.topics),
+            "lease": list(self._keeper.gate.holders),
+            "waiting": waiting,
+            "rss_bytes": _rss(),
+            "uptime_s": round(now - self._started, 1),
+            "ledger_error": self._ledger.error,
+        }
+        self._bulletin.announce("HEARTBEAT", JAR, metadata=jar)
+
+
+def _age(then_ns: int) -> float | None:
+    return round((time.monotonic_ns() - then_ns) / 1e9, 3) if then_ns else None
+
+
+def _rss() -> int:
+    with open("/proc/self/statm", "rb") as f:
+        return int(f.read().split()[1]) * resource.getpagesize()
