@@ -13,7 +13,6 @@ message grew a supervisor from 20 to 408 MB.
 from __future__ import annotations
 
 import os
-import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -85,8 +84,8 @@ class Channel:
     """The supervisor's end of one life's voice and feed."""
 
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], runtime_dir: Path) -> None:
-        self.voice_path = runtime_dir / f"v-{secrets.token_hex(_NAME_BYTES)}"
-        self.feed_path = runtime_dir / f"f-{secrets.token_hex(_NAME_BYTES)}"
+        self.voice_path = runtime_dir / f"v-{os.urandom(_NAME_BYTES).hex()}"
+        self.feed_path = runtime_dir / f"f-{os.urandom(_NAME_BYTES).hex()}"
         self.voice = context.socket(zmq.PULL)
         self.voice.setsockopt(zmq.RCVHWM, VOICE_QUEUE)
         self.voice.setsockopt(zmq.MAXMSGSIZE, VOICE_BYTES)

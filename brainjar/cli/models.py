@@ -22,7 +22,8 @@ from brainjar import models
 from brainjar.units import format_size
 
 if TYPE_CHECKING:
-    from brainjar.models import Entry, Progress, Stage
+    from brainjar.fetching import Progress, Stage
+    from brainjar.models import Entry
 
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
 
@@ -36,9 +37,9 @@ def add_parser(subparsers: Subparsers) -> None:
     listing.add_argument("--json", action="store_true", help="one object a line")
     listing.set_defaults(run=run_list)
 
-    fetching = commands.add_parser("fetch", help="fetch a model, unless it is here and whole")
-    fetching.add_argument("name", metavar="NAME")
-    fetching.set_defaults(run=run_fetch)
+    getting = commands.add_parser("fetch", help="fetch a model, unless it is here and whole")
+    getting.add_argument("name", metavar="NAME")
+    getting.set_defaults(run=run_fetch)
 
     verifying = commands.add_parser("verify", help="hash the files again")
     verifying.add_argument("name", metavar="NAME", nargs="?")
@@ -60,18 +61,22 @@ def run_list(args: argparse.Namespace) -> int:
 
 
 def run_fetch(args: argparse.Namespace) -> int:
+    from brainjar import fetching
+
     entry = models.lookup(args.name)
     with _ending_as_by_ctrl_c(), progress_on_stderr(entry) as progress:
-        path = models.fetch(entry, progress)
+        path = fetching.fetch(entry, progress)
     print(path)
     return 0
 
 
 def run_verify(args: argparse.Namespace) -> int:
+    from brainjar import fetching
+
     entries = [models.lookup(args.name)] if args.name else list(models.catalog().values())
     code = 0
     for entry in entries:
-        verdict = models.verify(entry)
+        verdict = fetching.verify(entry)
         print(f"{entry.name}  {verdict.state}  {entry.path}")
         if verdict.state == "damaged":
             print(f"{entry.path}: {verdict.why}; fetch it again: brainjar models fetch {entry.name}", file=sys.stderr)

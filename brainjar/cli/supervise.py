@@ -66,15 +66,11 @@ def run(args: argparse.Namespace) -> int:
 def _check_models(config: Config) -> None:
     """Fetch catalog models that are missing; refuse files that are no model and caps that no worker could live under."""
     from brainjar import gguf, models
-    from brainjar.cli.models import progress_on_stderr
     from brainjar.config import format_size
 
     for model in config.models:
-        if model.name is not None:
-            entry = models.lookup(model.name)
-            if not models.is_present(entry):
-                with progress_on_stderr(entry) as progress:
-                    models.ensure(entry, progress)
+        if model.name is not None and not models.is_present(models.lookup(model.name)):
+            _fetch(model.name)
         try:
             header = gguf.read(model.path)
         except gguf.GgufError as error:
@@ -86,3 +82,13 @@ def _check_models(config: Config) -> None:
                     f"{config.source}: persona.{persona.name}.memory: {format_size(persona.memory)} is below what a worker with a context"
                     f" of {model.context} tokens of this model needs; wanted at least {format_size(need)}, or a smaller model.context"
                 )
+
+
+def _fetch(name: str) -> None:
+    """In a process of its own: what draws the progress, and what unpacks, must not stay with the supervisor for weeks."""
+    argv = [sys.executable, "-m", "brainjar", "models", "fetch", name]
+    env = dict(os.environ) | {"PYTHONPATH": str(Path(__file__).resolve().parents[2]), "PYTHONSAFEPATH": "1"}
+    pid = os.posix_spawn(argv[0], argv, env, file_actions=[(os.POSIX_SPAWN_DUP2, 2, 1)])
+    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    if status:
+        raise SystemExit(status if status > 0 else 130)  # it has said why
