@@ -20,6 +20,16 @@ def checkout() -> Path | None:
     return root if (root / "setup.cfg").is_file() and (root / "models" / "catalog.toml").is_file() else None
 
 
+def import_environment() -> dict[str, str]:
+    """What a process that we start with our own Python needs in its environment to find this very code.
+
+    From a checkout that is its top. Where brainjar is installed nothing is: site-packages in PYTHONPATH would come before
+    the standard library.
+    """
+    root = checkout()
+    return {"PYTHONSAFEPATH": "1"} | ({"PYTHONPATH": str(root)} if root else {})
+
+
 def config_dir() -> Path:
     """The shipped configs."""
     return _resolved(_SHIPPED / "configs")

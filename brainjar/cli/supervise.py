@@ -86,8 +86,10 @@ def _check_models(config: Config) -> None:
 
 def _fetch(name: str) -> None:
     """In a process of its own: what draws the progress, and what unpacks, must not stay with the supervisor for weeks."""
+    from brainjar import paths
+
     argv = [sys.executable, "-m", "brainjar", "models", "fetch", name]
-    env = dict(os.environ) | {"PYTHONPATH": str(Path(__file__).resolve().parents[2]), "PYTHONSAFEPATH": "1"}
+    env = dict(os.environ) | paths.import_environment()
     pid = os.posix_spawn(argv[0], argv, env, file_actions=[(os.POSIX_SPAWN_DUP2, 2, 1)])
     status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     if status:

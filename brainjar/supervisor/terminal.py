@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 from typing import Any, Final, Literal
 
+from brainjar import paths
 from brainjar.messages import Envelope
 from brainjar.supervisor import reaper
 
@@ -59,7 +60,7 @@ class Terminal:
         except termios.error:
             self._saved = None
         argv = [sys.executable, "-m", "brainjar.view", "--runtime-dir", str(self._runtime_dir)]
-        env = dict(os.environ) | {"PYTHONPATH": str(Path(__file__).resolve().parents[2]), "PYTHONSAFEPATH": "1"}
+        env = dict(os.environ) | paths.import_environment()
         try:
             self.pid, self.pidfd = reaper.spawn(argv, env, {0: 0, 1: 1, 2: 2}, own_session=False)
             self._drawn_on = True

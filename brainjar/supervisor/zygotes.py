@@ -11,6 +11,7 @@ from typing import Final
 
 import msgspec
 
+from brainjar import paths
 from brainjar.config import Model
 from brainjar.messages import Loaded, LoadFailed
 from brainjar.supervisor import autopsy, logs, reaper
@@ -114,13 +115,15 @@ class Zygote:
 def environment() -> dict[str, str]:
     """What a zygote, and so every worker, gets of the supervisor's environment: next to nothing."""
     keep = {key: os.environ[key] for key in ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "TZ") if key in os.environ}
-    return keep | {
-        "OPENBLAS_NUM_THREADS": "1",  # or importing numpy starts threads, and forking is no longer safe
-        "MALLOC_ARENA_MAX": "2",
-        "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",  # large allocations in huge pages: forks and deaths are 4x cheaper
-        "GGML_NO_BACKTRACE": "1",  # or a dying worker forks a debugger on itself
-        "CUDA_VISIBLE_DEVICES": "",  # CUDA that was initialised before a fork is broken after it
-        "PYTHONSAFEPATH": "1",
-        "PYTHONPATH": str(Path(__file__).resolve().parents[2]),
-        "PYTHONUNBUFFERED": "1",
-    }
+    return (
+        keep
+        | paths.import_environment()
+        | {
+            "OPENBLAS_NUM_THREADS": "1",  # or importing numpy starts threads, and forking is no longer safe
+            "MALLOC_ARENA_MAX": "2",
+            "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",  # large allocations in huge pages: forks and deaths are 4x cheaper
+            "GGML_NO_BACKTRACE": "1",  # or a dying worker forks a debugger on itself
+            "CUDA_VISIBLE_DEVICES": "",  # CUDA that was initialised before a fork is broken after it
+            "PYTHONUNBUFFERED": "1",
+        }
+    )
