@@ -13,7 +13,7 @@ message grew a supervisor from 20 to 408 MB.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,6 +27,9 @@ VOICE_BYTES: Final = 64 * 1024
 VOICE_QUEUE: Final = 256
 FEED_QUEUE: Final = 256
 EVENTS_QUEUE: Final = 4096
+LISTEN_AT_ONCE: Final = 16
+TOPIC_BYTES: Final = 96
+"""Of a subscription to the events; the longest that makes sense is a SNAP's."""
 EVENTS: Final = "events"
 CONTROL: Final = "control"
 _NAME_BYTES: Final = 8
@@ -56,7 +59,7 @@ class Events:
         # Without VERBOSE a second subscriber to a topic is never seen, and would get no snapshot.
         self.socket.setsockopt(zmq.XPUB_VERBOSE, 1)
         self.socket.setsockopt(zmq.SNDHWM, EVENTS_QUEUE)
-        self.socket.setsockopt(zmq.MAXMSGSIZE, 1024)
+        self.socket.setsockopt(zmq.MAXMSGSIZE, TOPIC_BYTES)
         self.socket.setsockopt(zmq.LINGER, 500)
         self.socket.bind(address(runtime_dir / EVENTS))
 
@@ -98,9 +101,11 @@ class Channel:
         self.voice.bind(address(self.voice_path))
         self.feed.bind(address(self.feed_path))
 
-    def hear(self, limit: int) -> Iterator[bytes]:
-        """What the worker said, at most `limit` messages, in its order."""
+    def hear(self, limit: int, more: Callable[[], bool] = lambda: True) -> Iterator[bytes]:
+        """What the worker said, at most `limit` messages, in its order, as long as `more` holds."""
         for _ in range(limit):
+            if not more():
+                return
             try:
                 yield self.voice.recv(zmq.NOBLOCK)
             except zmq.Again:
@@ -158,7 +163,7 @@ class WorkerEnd:
         """What has come; waits up to `wait_ms` for the first."""
         if wait_ms and not self.feed.poll(wait_ms):
             return
-        while True:
+        for _ in range(LISTEN_AT_ONCE):  # never for ever: who is flooded must still get to think
             try:
                 yield self.feed.recv(zmq.NOBLOCK)
             except zmq.Again:

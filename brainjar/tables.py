@@ -37,6 +37,8 @@ class Key(NamedTuple):
 def read_text(path: Path, limit: int, what: str) -> str:
     """The text of a file of at most `limit` bytes, a BOM dropped. Raise `UsageError`, naming it as `what`, if there is none."""
     name = plain(str(path))
+    if path.is_fifo() and not str(path).startswith(("/dev/fd/", "/proc/self/fd/")):
+        raise UsageError(f"{name}: {what} unreadable: found a pipe that nobody may ever write to, wanted a file")
     try:
         with path.open("rb") as file:
             data = file.read(limit + 1)

@@ -30,7 +30,17 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
+def _open_standard_fds() -> None:
+    """Started with one of them closed, the next file that is opened would take its place, and be written to as a terminal."""
+    while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(fd, True)
+    os.close(fd)
+    sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115
+    sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115
+
+
 def main(argv: list[str] | None = None) -> int:
+    _open_standard_fds()
     args = parser().parse_args(argv)
     try:
         status: int = args.run(args)

@@ -41,6 +41,8 @@ NUDGE: Final = "Go on."
 LOOK_EVERY_NS: Final = 2_000_000_000
 THOUGHT_BYTES: Final = 32 * 1024
 """Of a thought on the bus, half of what a voice may carry (`bus.VOICE_BYTES`); the mind keeps it whole."""
+INBOX_LINES: Final = 64
+"""Of what was heard during one turn; the newest are kept."""
 HEARD_SHARE: Final = 4
 """What is heard before one turn may fill 1/4 of the window; the newest is kept."""
 RECALL_LINES: Final = 400
@@ -189,7 +191,7 @@ class Life:
         if text.strip():
             self.line = self._commit([("thought", self.birth.name, text.strip())])
             thought = Thought(
-                line=self.line, turn=self.turn, tokens=len(tokens), seconds=(time.monotonic_ns() - began) / 1e9, text=text.strip()
+                line=self.line, turn=self.turn, tokens=len(tokens), seconds=(time.monotonic_ns() - began) / 1e9, text=_short(text)
             )
             self.say(thought, wait_ms=SAY_WAIT_MS)
         self.vitals.clear_words()
@@ -252,6 +254,7 @@ class Life:
                     self.inbox.append(("heard", by, text))
                 case News() as news:
                     self.inbox.append(("told", messages.JAR, told.of_another(news)))
+        del self.inbox[:-INBOX_LINES]
         self.vitals.set(beat_ns=time.monotonic_ns())
         self._must_stop()
 

@@ -23,8 +23,25 @@ JOURNALLED: Final = frozenset({"DEATH", "RESURRECTION", "STATE"})
 FLEETING: Final = frozenset({"TOKEN", "HEARTBEAT"})
 RING: Final = 2048
 FLEETING_RING: Final = 1024
+RING_BYTES: Final = 2 * 1024 * 1024
+"""Of one ring: a persona that thinks in 32 KiB must not fill the supervisor."""
 LAST: Final = 2**62
 """Past every number: what SQLite can hold."""
+
+
+class Ring:
+    """The newest events, bounded in number and in bytes."""
+
+    def __init__(self, length: int) -> None:
+        self.items: deque[tuple[int, bytes]] = deque()
+        self._length = length
+        self._bytes = 0
+
+    def add(self, seq: int, body: bytes) -> None:
+        self.items.append((seq, body))
+        self._bytes += len(body)
+        while len(self.items) > self._length or self._bytes > RING_BYTES:
+            self._bytes -= len(self.items.popleft()[1])
 
 
 class Bulletin:
@@ -37,8 +54,8 @@ class Bulletin:
         """Number of the newest event that has gone out: what is announced but not flushed yet is nobody's loss."""
         self.topics: dict[str, int] = {}
         self._out: list[tuple[Envelope, bytes]] = []
-        self._lasting: deque[tuple[int, bytes]] = deque(maxlen=RING)
-        self._fleeting: deque[tuple[int, bytes]] = deque(maxlen=FLEETING_RING)
+        self._lasting = Ring(RING)
+        self._fleeting = Ring(FLEETING_RING)
         self.witness: Callable[[Envelope], None] | None = None
         """Is shown every event as it goes out: the plain log of a foreground run."""
 
@@ -81,7 +98,7 @@ class Bulletin:
         for envelope, body in out:
             self._events.publish(envelope.topic, body)
             self._sent = envelope.seq
-            (self._fleeting if envelope.type in FLEETING else self._lasting).append((envelope.seq, body))
+            (self._fleeting if envelope.type in FLEETING else self._lasting).add(envelope.seq, body)
             if envelope.type in JOURNALLED:
                 self._ledger.published(envelope)
             if self.witness is not None:
@@ -105,8 +122,8 @@ class Bulletin:
         for past in range(epoch, self.epoch):
             after, since = since, 0
             yield from self._run(past, dict(self._ledger.journal(past, after, LAST)), after, self._ledger.last_seq(past))
-        held = dict(self._lasting) | dict(self._fleeting)
-        oldest = self._lasting[0][0] if self._lasting else self._sent + 1
+        held = dict(self._lasting.items) | dict(self._fleeting.items)
+        oldest = self._lasting.items[0][0] if self._lasting.items else self._sent + 1
         for seq, body in self._ledger.journal(self.epoch, since, oldest - 1):
             held.setdefault(seq, body)
         yield from self._run(self.epoch, held, since, self._sent)

@@ -117,12 +117,21 @@ class Control:
     def __init__(self, runtime_dir: Path, is_view: Callable[[int], bool]) -> None:
         self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.listener.bind(str(runtime_dir / CONTROL))
-        self.listener.listen(16)
+        self.listener.listen(512)
         self.listener.setblocking(False)
         self.connections: dict[int, Connection] = {}
         self._is_view = is_view
         self.rests_until = 0.0
         """Monotonic; callers wait in the queue until then."""
+        self._nobody = False
+
+    def accept_all(self, now: float, limit: int) -> None:
+        """Let in who is at the door, or tell them why not; at most `limit` of them."""
+        self._nobody = False
+        for _ in range(limit):
+            self.accept(now)
+            if self._nobody:
+                return
 
     def accept(self, now: float = 0.0) -> Connection | None:
         """A new connection, or None: there was none, or it is not served (and was told so)."""
@@ -131,6 +140,7 @@ class Control:
         except OSError as error:
             if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
                 self.rests_until = now + REST_S  # or the caller that cannot be let in would be at the door in every lap
+            self._nobody = True
             return None
         connection = Connection(sock)
         refusal = self._refuse(sock)

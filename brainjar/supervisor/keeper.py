@@ -50,6 +50,8 @@ class Keeper:
         self.clock = clock
         self._context = context
         self.gate = Gate(config.inference.max_concurrent)
+        self.closing = False
+        """The jar is stopping: nothing is started any more."""
         # so many that the pause can grow to its end, whatever the intensity
         remembered = config.restart.intensity + restart.DOUBLINGS
         self.workers = {p.name: Worker(p, ledger.record(p.name), time.time(), remembered) for p in config.personas}
@@ -60,6 +62,11 @@ class Keeper:
     # ── the table at work ──
 
     def happen(self, worker: Worker, event: Event) -> None:
+        if event is Event.STOP and worker.phase is Phase.READY and worker.process is not None and worker.process.intent is not None:
+            worker.stop_when_buried = True  # it has been killed already: that is a death, whatever is asked after it
+            return
+        if event is Event.START and self.closing:
+            return
         phase, actions = step(worker.phase, event)
         shown = SHOWN[worker.phase]
         if phase is not worker.phase:
@@ -170,6 +177,7 @@ class Keeper:
             worker.process.signal(signal.SIGKILL)
             worker.deadline = self.clock() + KILL_AGAIN_S
         else:
+            self.zygotes[worker.persona.model].kill()  # it took the request and forks nobody: another may
             self.happen(worker, Event.EXIT)
 
     def _give_up_fork(self, worker: Worker) -> None:
@@ -286,6 +294,9 @@ class Keeper:
             "" if pause <= r.pause else f"{r.intensity} deaths within {r.window:g} s were too many: the pause has grown to {pause:g} s"
         )
         worker.deadline, worker.retry_at = now + pause, time.time() + pause
+        if worker.stop_when_buried:
+            worker.stop_when_buried = False
+            self.happen(worker, Event.STOP)
 
     def _record_stop(self, worker: Worker) -> None:
         process = worker.process

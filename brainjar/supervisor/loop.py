@@ -37,6 +37,10 @@ from brainjar.supervisor.zygotes import Standing, Zygote
 
 HEARTBEAT_S: Final = 1.0
 VOICES_PER_LAP: Final = 64
+CALLERS_PER_LAP: Final = 64
+LISTEN_AGAIN_S: Final = 0.05
+TEXT_BYTES: Final = 4096
+"""Of a TOKEN or a Trouble that is passed on."""
 REAP_AGAIN_S: Final = 0.005
 """When a dead worker's first parent has not quite gone, and so cannot be reaped by us yet."""
 
@@ -106,6 +110,7 @@ class Supervisor:
     def stop(self) -> None:
         """Begin to stop; asked again, end at once what is still there."""
         again, self._stopping = self._stopping, True
+        self.keeper.closing = True
         for worker in self.keeper.workers.values():
             worker.start_after_stop = False
             self.keeper.happen(worker, Event.STOP)
@@ -135,6 +140,7 @@ class Supervisor:
         for zygote in self.keeper.zygotes.values():
             zygote.kill()
             zygote.close()
+        reaper.end_strangers({self.terminal.pid})
         if self.terminal.pidfd >= 0:
             reaper.send(self.terminal.pidfd, signal.SIGTERM)
         self.terminal.restore()
@@ -192,7 +198,9 @@ class Supervisor:
             process = worker.process
             if process is None:
                 continue
-            watched.append((process.channel.voice, zmq.POLLIN))
+            process.earn(self.clock())
+            if process.allowance > 0:  # who talks too much waits in its own queue, not in our memory
+                watched.append((process.channel.voice, zmq.POLLIN))
             if process.pidfd < 0:
                 watched.append((process.gate.fileno(), zmq.POLLIN))
             elif process.wait is None and not self._reap_again:
@@ -205,6 +213,8 @@ class Supervisor:
         deadlines = [worker.deadline for worker in self.keeper.workers.values() if worker.deadline is not None]
         if self._said_farewell:
             deadlines.append(self.clock() + 0.05)
+        if any(worker.process is not None and worker.process.allowance <= 0 for worker in self.keeper.workers.values()):
+            deadlines.append(self.clock() + LISTEN_AGAIN_S)
         if self._reap_again:
             deadlines.append(self.clock() + REAP_AGAIN_S)
         left = min([self._next_beat, *deadlines]) - self.clock()
@@ -239,14 +249,26 @@ class Supervisor:
         if process.wait is None:
             self._reap_again = True
             return
+        self._end_strangers()
         self._hear(worker)
         self.keeper.happen(worker, Event.EXIT)
+
+    def _end_strangers(self) -> None:
+        """Kill what a dead worker has left outside its group; not while a newborn is on its way, which is unknown as well."""
+        if all(worker.process is None or worker.process.pidfd >= 0 for worker in self.keeper.workers.values()):
+            reaper.end_strangers(self._known())
+
+    def _known(self) -> set[int]:
+        known = {worker.process.pid for worker in self.keeper.workers.values() if worker.process is not None}
+        return known | {zygote.pid for zygote in self.keeper.zygotes.values()} | {self.terminal.pid}
 
     def _hear(self, worker: Worker) -> None:
         """Take what the worker says, a bounded number of messages. Who speaks is known from the socket, never from the message."""
         process = worker.process
         assert process is not None
-        for body in process.channel.hear(VOICES_PER_LAP):
+        process.earn(self.clock())
+        for body in process.channel.hear(VOICES_PER_LAP, lambda: process.allowance > 0):
+            process.allowance -= len(body)
             try:
                 message = messages.decode_voice(body)
             except msgspec.DecodeError:
@@ -260,7 +282,7 @@ class Supervisor:
     def _heard(self, worker: Worker, message: messages.Voice) -> None:
         match message:
             case Token(n=n, turn=turn, text=text):
-                self._announce(worker, "TOKEN", text, {"n": n, "turn": turn})
+                self._announce(worker, "TOKEN", text[:TEXT_BYTES], {"n": n, "turn": turn})
             case Ask(turn=turn):
                 self.keeper.ask_lease(worker, turn)
             case Yield():
@@ -271,7 +293,7 @@ class Supervisor:
             case Ready():
                 self.keeper.ready(worker, message)
             case Trouble(what=what):
-                self._announce(worker, "PRESSURE", f"{worker.name}: {what}")
+                self._announce(worker, "PRESSURE", f"{worker.name}: {what[:TEXT_BYTES]}")
 
     def _announce(self, worker: Worker, type: messages.Type, content: str, metadata: dict[str, Any] | None = None) -> None:
         self.bulletin.announce(type, worker.name, content, life=worker.life, deaths=worker.deaths, metadata=metadata)
@@ -301,7 +323,7 @@ class Supervisor:
 
     def _attend_callers(self, ready: dict[Any, int]) -> None:
         if self._control.listener.fileno() in ready:
-            self._control.accept(self.clock())
+            self._control.accept_all(self.clock(), CALLERS_PER_LAP)
         for connection in list(self._control.connections.values()):
             events = ready.get(connection.fd, 0)
             if events & zmq.POLLOUT:
@@ -329,9 +351,8 @@ class Supervisor:
             elif number == signal.SIGHUP:
                 self._announce_jar("PRESSURE", "SIGHUP: this version cannot reload; restart the jar to apply a changed config")
         if signal.SIGCHLD in numbers:
-            known = {worker.process.pid for worker in self.keeper.workers.values() if worker.process is not None}
-            known |= {zygote.pid for zygote in self.keeper.zygotes.values()} | {self.terminal.pid}
-            reaper.reap_strangers(known)
+            reaper.reap_strangers(self._known())
+            self._end_strangers()
 
     def _beat(self, now: float) -> None:
         self._next_beat = now + HEARTBEAT_S

@@ -53,6 +53,8 @@ class Orders:
             case "stop" if request.name is None:
                 self._until_end.append(connection)
                 self._stop_jar()
+            case "restart" if self._until_end or self._keeper.closing:
+                connection.done("the jar is stopping; nothing is started any more", exit=1)
             case "kill" | "stop" | "restart":
                 worker = self._keeper.workers.get(request.name or "")
                 if worker is None:
@@ -73,13 +75,15 @@ class Orders:
             connection.done(f"{worker.name} is not alive: it is {SHOWN[worker.phase]}", exit=1)
             return
         deaths, births, failed = worker.deaths, worker.births, worker.failed_starts
+        was_stopping = SHOWN[worker.phase] == "stopping"
         self._keeper.kill(worker)
 
         def killed() -> Answer | None:
             if worker.deaths > deaths and worker.last_death is not None:
                 return f"{worker.name} died in life {worker.life - 1}: {worker.last_death.cause}{self._next(worker)}", 0
             if worker.births > births or worker.failed_starts > failed or worker.phase is Phase.STOPPED:
-                return f"{worker.name} was ended before it was ready: no death", 0
+                how = "was stopping already" if was_stopping else "was ended before it was ready"
+                return f"{worker.name} {how}: no death", 0
             return None
 
         self._waiting.append((connection, killed))
@@ -94,10 +98,15 @@ class Orders:
         if worker.phase is Phase.STOPPED:
             connection.done(f"{worker.name} is stopped already")
             return
+        births = worker.births
         self._keeper.happen(worker, Event.STOP)
 
         def stopped() -> Answer | None:
-            return (f"{worker.name} is stopped, in life {worker.life}", 0) if worker.phase is Phase.STOPPED else None
+            if worker.phase is Phase.STOPPED:
+                return f"{worker.name} is stopped, in life {worker.life}", 0
+            if worker.start_after_stop or worker.births > births:
+                return f"{worker.name} was restarted meanwhile", 1
+            return None
 
         self._waiting.append((connection, stopped))
 

@@ -64,7 +64,7 @@ class Premises:
             holder = os.pread(fd, 32, 0).decode(errors="replace").strip() or "unknown"
             os.close(fd)
             raise BrainjarError(
-                f"jar {self.jar} is already run by pid {holder} ({directory}): `brainjar stop --state-dir {self.state_dir}` ends it"
+                f"jar {self.jar} is already run by pid {holder} ({directory}): `brainjar stop --state-dir {_holder_of(directory)}` ends it"
             ) from None
         try:
             os.ftruncate(fd, 0)
@@ -108,6 +108,14 @@ class Premises:
             pass  # something of the user's is in it, it is systemd's, or a cleaner of /tmp was here before
         for fd in self._locks:
             os.close(fd)
+
+
+def _holder_of(directory: Path) -> str:
+    """The state directory of the jar that holds `directory`."""
+    try:
+        return str(json.loads((directory / CARD).read_text())["state_dir"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return str(directory)
 
 
 def _private(directory: Path, what: str, key: str) -> None:

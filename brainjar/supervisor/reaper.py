@@ -12,6 +12,18 @@ from collections.abc import Container
 
 import msgspec
 
+_DEFAULTED = (
+    signal.SIGINT,
+    signal.SIGTERM,
+    signal.SIGHUP,
+    signal.SIGCHLD,
+    signal.SIGPIPE,
+    signal.SIGTSTP,
+    signal.SIGTTIN,
+    signal.SIGTTOU,
+)
+"""What we handle or ignore ourselves, and a new program must not inherit so."""
+
 
 class Wait(msgspec.Struct, frozen=True):
     """How a process ended: by `signal`, or with `exit_code`."""
@@ -67,6 +79,29 @@ def reap_strangers(known: Container[int], limit: int = 256) -> int:
     return limit
 
 
+def end_strangers(known: Container[int]) -> None:
+    """Kill children of this process that are none of `known`, and theirs as they become ours: who left its group to outlive it."""
+    for _ in range(64):
+        strangers = [pid for pid in _children() if pid not in known]
+        for pid in strangers:
+            try:
+                pidfd = os.pidfd_open(pid)
+            except ProcessLookupError:
+                continue
+            send(pidfd, signal.SIGKILL)  # our child, unreaped: the number is still its own
+            os.close(pidfd)
+        if not strangers or reap_strangers(known) == 0:
+            return
+
+
+def _children() -> list[int]:
+    try:
+        with open(f"/proc/self/task/{os.getpid()}/children") as f:
+            return [int(pid) for pid in f.read().split()]
+    except OSError:
+        return []  # a kernel without CONFIG_PROC_CHILDREN: they are reaped when they end, and not before
+
+
 def spawn(argv: list[str], env: dict[str, str], fds: dict[int, int], *, own_session: bool) -> tuple[int, int]:
     """Start `argv` with `fds` {its number: ours} and no other descriptor; return (pid, pidfd). Raise OSError."""
     # through high numbers first, so that no dup2 overwrites a source that is still needed
@@ -80,7 +115,7 @@ def spawn(argv: list[str], env: dict[str, str], fds: dict[int, int], *, own_sess
             file_actions=actions,
             setsid=own_session,
             setsigmask=(),
-            setsigdef=(signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD, signal.SIGPIPE, signal.SIGTSTP),
+            setsigdef=_DEFAULTED,
         )
     finally:
         for fd in parked.values():

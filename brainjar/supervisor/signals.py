@@ -22,6 +22,7 @@ class Signals:
         return self._woken.fileno()
 
     def catch(self) -> None:
+        signal.signal(signal.SIGTTOU, signal.SIG_IGN)  # in the background, giving a terminal back would stop us for good
         signal.set_wakeup_fd(self._wake.fileno(), warn_on_full_buffer=False)
         for number in CAUGHT:
             if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:

@@ -30,11 +30,20 @@ _LINE_BYTES: Final = 4000
 
 
 def choose(wanted: str) -> View:
-    """`auto` is the live view where there is a terminal that can show it."""
+    """`auto` is the live view where there is a terminal that can show it; a job in the background never has one."""
+    if wanted in ("auto", "live") and not _in_foreground():
+        wanted = "plain"
     if wanted == "auto":
         able = sys.stdin.isatty() and sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb"
         return "live" if able else "plain"
     return "live" if wanted == "live" else "plain" if wanted == "plain" else "none"
+
+
+def _in_foreground() -> bool:
+    try:
+        return os.tcgetpgrp(0) == os.getpgrp()
+    except OSError:
+        return True  # no terminal: then this is no job of a shell
 
 
 class Terminal:

@@ -25,6 +25,9 @@ from brainjar.supervisor.gate import Gate
 from brainjar.supervisor.lifecycle import SHOWN, Phase
 
 HELLO_BYTES: Final = 4096
+VOICE_BYTES_PER_S: Final = 128 * 1024
+"""What a voice may say in the long run: a model of 1,000 tokens a second says 80 KiB."""
+VOICE_BURST: Final = 512 * 1024
 
 
 class Process:
@@ -44,6 +47,8 @@ class Process:
         self.ready_at: float | None = None
         self.ready_wall: float | None = None
         self.ready: Ready | None = None
+        self.allowance = float(VOICE_BURST)
+        self._earned_at = started
         self.heard = 0
         """Messages taken from its voice."""
         self.malformed = 0
@@ -54,6 +59,11 @@ class Process:
         self.wait: reaper.Wait | None = None
         self.words = ""
         """What killed a birth that never was: the supervisor's own reason."""
+
+    def earn(self, now: float) -> None:
+        """Let its voice say more, the longer it has been since."""
+        self.allowance = min(float(VOICE_BURST), self.allowance + (now - self._earned_at) * VOICE_BYTES_PER_S)
+        self._earned_at = now
 
     def hello(self) -> bool:
         """Take the newborn's pidfd from the gate. False: the gate has ended, there will be no worker."""
@@ -129,6 +139,7 @@ class Worker:
         """Its next READY is a resurrection: it has died since it was last alive."""
         self.died_at = 0.0
         self.start_after_stop = False
+        self.stop_when_buried = False
         self.process: Process | None = None
         self.snapshots = (
             os.memfd_create(f"brainjar-a-{self.name}", os.MFD_CLOEXEC),

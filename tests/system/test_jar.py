@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import socket
 import sqlite3
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -330,3 +332,61 @@ def test_a_jar_on_a_full_disk_goes_on_says_so_and_catches_up(make_jar: MakeJar, 
     finally:
         jar.clean_up()
         until(lambda: subprocess.run(["umount", str(disk)], capture_output=True, check=False).returncode == 0)
+
+
+def both(jar: Jar, *requests: dict[str, str]) -> list[dict[str, Any]]:
+    """Several requests at once, each from a caller of its own; the answers."""
+    callers = []
+    for _ in requests:
+        caller = socket.socket(socket.AF_UNIX)
+        caller.settimeout(60)
+        caller.connect(str(jar.runtime_dir / "control"))
+        callers.append(caller)
+    for caller, request in zip(callers, requests, strict=True):
+        caller.sendall(json.dumps(request).encode() + b"\n")
+    answers = []
+    for caller in callers:
+        with caller, caller.makefile("rb") as lines:
+            answers.append(json.loads(lines.readline()))
+    return answers
+
+
+@pytest.mark.parametrize("after", ["stop", "restart"])
+def test_a_kill_is_a_death_whatever_is_asked_right_after_it(make_jar: MakeJar, after: str) -> None:
+    jar = make_jar(ALONE).start()
+    jar.until_ready()
+    killed, _ = both(jar, {"cmd": "kill", "name": "subject"}, {"cmd": after, "name": "subject"})
+    assert "killed-by-operator" in killed["say"]
+    assert [d.life for d in ledger.read_deaths(jar.state_dir / "ledger.db")] == [1]
+    until(lambda: jar.persona("subject")["state"] in (("stopped",) if after == "stop" else ("ready", "thinking")))
+    assert jar.persona("subject")["deaths"] == 1
+
+
+def test_two_commands_at_once_are_both_answered(make_jar: MakeJar) -> None:
+    jar = make_jar(ALONE).start()
+    jar.until_ready()
+    stopped, restarted = both(jar, {"cmd": "stop", "name": "subject"}, {"cmd": "restart", "name": "subject"})
+    assert restarted["exit"] == 0
+    assert "restarted meanwhile" in stopped["say"]
+    assert ledger.read_deaths(jar.state_dir / "ledger.db") == []
+
+
+def test_nothing_is_started_in_a_jar_that_stops(make_jar: MakeJar) -> None:
+    jar = make_jar(THREE).start()
+    jar.until_ready()
+    _, restarted = both(jar, {"cmd": "stop"}, {"cmd": "restart", "name": "subject"})
+    assert restarted["exit"] == 1
+    assert jar.process is not None
+    assert jar.process.wait(60) == 0
+
+
+def test_started_with_its_standard_descriptors_closed_it_writes_into_no_file_of_its_own(make_jar: MakeJar) -> None:
+    jar = make_jar(ALONE)
+    shell = " ".join(shlex.quote(word) for word in jar.argv)
+    jar.process = subprocess.Popen(["bash", "-c", f"exec {shell} <&- >&- 2>&-"])
+    until(jar._answers)
+    jar.until_ready()
+    with jar.listening() as listener:
+        listener.until("THOUGHT", "subject")
+    assert (jar.state_dir / "lock").read_text().strip() == str(jar.pid)
+    assert jar.stop() == 0
