@@ -26,7 +26,7 @@ import msgspec
 from brainjar import messages, vitals
 from brainjar.engine import llama
 from brainjar.engine.snapshot import Snapshots
-from brainjar.isolation import affinity, bonds, rlimits
+from brainjar.isolation import affinity, bonds, nofork, rlimits
 from brainjar.messages import Birth, Hello, Loaded, LoadFailed
 from brainjar.persona.turns import Life, Stopped
 
@@ -123,6 +123,7 @@ def _worker(gate: socket.socket, engine: llama.Engine, context_bytes: int, super
         Path("/proc/self/oom_score_adj").write_text(str(OOM_SCORE_ADJ))
         rlimits.no_core_dumps()
         bonds.drop_capabilities()
+        nofork.forbid()
         bonds.die_with(supervisor, wait_s=1.0)
         affinity.pin(birth.cpus)
         threading.stack_size(256 * 1024)

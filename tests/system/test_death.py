@@ -123,6 +123,7 @@ def test_limits_affinity_and_session_of_a_worker_are_what_the_kernel_says(make_j
         assert sorted(os.sched_getaffinity(pid)) == persona["cpus"]
         assert int(proc["CapEff"], 16) == int(proc["CapPrm"], 16) == int(proc["CapBnd"], 16) == 0
         assert proc["NoNewPrivs"] == "1"
+        assert proc["Seccomp"] == "2", "it cannot make processes"
         assert Path(f"/proc/{pid}/oom_score_adj").read_text().strip() == "500"
         assert resource.prlimit(pid, resource.RLIMIT_CORE) == (0, 0)
         soft, hard = resource.prlimit(pid, resource.RLIMIT_DATA)
