@@ -282,3 +282,15 @@ def test_every_number_after_since_is_an_event_or_inside_exactly_one_gap(
         held = {e.seq for e in events if e.type != "GAP"}
         newest_fleeting = [e.seq for e in gone if e.type in FLEETING][-fleeting:]
         assert {seq for seq in newest_fleeting if seq > since} <= held
+
+
+def test_a_ring_is_bounded_in_bytes_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "RING_BYTES", 100)
+    ring = module.Ring(50)
+    for seq in range(1, 30):
+        ring.add(seq, bytes(30))
+    assert [seq for seq, _ in ring.items] == [27, 28, 29]
+    ring.add(30, bytes(200))
+    assert list(ring.items) == [], "one that is too large is not held at all"
+    ring.add(31, bytes(10))
+    assert [seq for seq, _ in ring.items] == [31]

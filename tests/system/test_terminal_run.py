@@ -158,3 +158,38 @@ def test_the_view_fits_into_80_by_24(terminal: Terminal) -> None:
         assert any(re.search(rf"\b{name}\b.*MiB|\b{name}\b.*\d+M", line) for line in lines), once.stdout
     os.write(terminal.master, b"\x03")
     assert terminal.wait() == 0
+
+
+def test_a_job_in_the_background_of_a_terminal_runs_in_plain_lines_and_can_be_stopped(tmp_path: Path) -> None:
+    """Giving a terminal back from the background stops a process for good (SIGTTOU), unless it has seen to it."""
+    root = tmp_path / "t"
+    root.mkdir()
+    config = root / "matrix.toml"
+    config.write_text(THREE)
+    jar = Jar(root, config, view="live")
+    master, slave = pty.openpty()
+    shell = (
+        "import fcntl, os, sys, termios\n"
+        "os.setsid(); fcntl.ioctl(0, termios.TIOCSCTTY, 0)\n"
+        "if (pid := os.fork()) == 0:\n"
+        "    os.setpgid(0, 0); os.execv(sys.argv[1], sys.argv[1:])\n"
+        "sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, os.WUNTRACED)[1]))\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", shell, *jar.argv], stdin=slave, stdout=slave, stderr=slave)
+    try:
+        until(jar._answers)
+        jar.until_ready()
+        supervisor = jar.status()["supervisor"]["pid"]
+        answer, _ = jar.ask("stop")
+        assert answer["exit"] == 0
+        assert process.wait(PATIENCE_S) == 0
+        assert not alive(supervisor)
+        drawn = b""
+        while select.select([master], [], [], 0)[0]:
+            drawn += os.read(master, 65536)
+        assert b"\x1b[?1049h" not in drawn, "no view is drawn over somebody else's foreground"
+    finally:
+        process.kill()
+        process.wait()
+        os.close(master)
+        os.close(slave)
