@@ -97,7 +97,7 @@ class Restart(Struct, frozen=True, kw_only=True):
 
 class Watchdog(Struct, frozen=True, kw_only=True):
     interval: float
-    """Seconds between two HEARTBEATs."""
+    """Seconds, at most, between two looks at the personas: HEARTBEATs come as often, and at least each second."""
 
 
 class Config(Struct, frozen=True, kw_only=True):

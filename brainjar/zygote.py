@@ -34,7 +34,7 @@ GATE_BYTES: Final = 256 * 1024
 OOM_SCORE_ADJ: Final = 500
 """Workers go before anything else of the box when the kernel must choose; raising it needs no privilege."""
 BIRTH_FDS: Final = 4
-_SPARE: Final = 16 * 1024 * 1024
+_SPARE: Final = 24 * 1024 * 1024
 """Least budget beyond the inherited context in which a worker can live: sockets, mind, Python."""
 
 

@@ -36,6 +36,7 @@ from brainjar.supervisor.worker import Worker
 from brainjar.supervisor.zygotes import Standing, Zygote
 
 HEARTBEAT_S: Final = 1.0
+"""At most this between two HEARTBEATs; `watchdog.interval` may make it less."""
 VOICES_PER_LAP: Final = 64
 CALLERS_PER_LAP: Final = 64
 LISTEN_AGAIN_S: Final = 0.05
@@ -355,7 +356,7 @@ class Supervisor:
             self._end_strangers()
 
     def _beat(self, now: float) -> None:
-        self._next_beat = now + HEARTBEAT_S
+        self._next_beat = now + min(HEARTBEAT_S, self.config.watchdog.interval)
         self._reports.beat()
         for worker in self.keeper.workers.values():
             if worker.process is not None:

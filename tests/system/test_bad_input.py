@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 import subprocess
 import sys
@@ -58,6 +59,19 @@ def test_a_wrong_config_is_one_line_and_nothing_is_made(case: str, tmp_path: Pat
     refused(done, *words)
     assert not (tmp_path / "jar" / "state").exists()
     assert not (tmp_path / "jar" / "run").exists()
+
+
+def test_the_cap_that_a_refusal_names_is_one_that_works(make_jar: MakeJar, tmp_path: Path) -> None:
+    done = supervise(tmp_path / "no", ALONE.replace("128MiB", "80MiB"))
+    refused(done, "at least")
+    named = re.search(r"at least ([0-9.]+) MiB", done.stderr)
+    assert named is not None
+    jar = make_jar(ALONE.replace("128MiB", f"{named[1]}MiB")).start()
+    jar.until_ready()
+    with jar.listening() as listener:
+        for _ in range(3):
+            listener.until("THOUGHT", "subject")
+    assert jar.persona("subject")["deaths"] == 0
 
 
 def test_a_truncated_model_and_one_that_is_none_are_refused(tmp_path: Path) -> None:
