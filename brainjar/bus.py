@@ -1,9 +1,11 @@
 """Sockets of the bus: who binds, who connects, who may hear whom.
 
-* `Events` (XPUB, bound by the supervisor at `events` in the runtime directory): everything, for views and tools.
+* `Events` (XPUB, bound by the supervisor at `events` in the runtime directory): everything, for views and tools. Its name can be
+  guessed, and connect() to a path socket is nothing that Landlock restricts; so the kernel is asked who is calling, and no
+  process of the jar itself is let in.
 * `Channel` (voice: PULL, feed: XPUB, both bound by the supervisor): one per *life*, so that what the dead still had in
-  the pipe can never be read as the words of the living. Its endpoints have unguessable names that are handed over after
-  the fork; who does not know the name cannot connect, as a worker may not list the directory (`research/traps.md`).
+  the pipe can never be read as the words of the living. Its endpoints lie in a directory of their own that belongs to the worker
+  and has an unguessable name, handed over after the fork: who does not know the name cannot connect (`research/traps.md`).
 
 A voice is bounded threefold: message size (`VOICE_BYTES`, enforced by libzmq before it reads the body), queue
 (`VOICE_QUEUE`) and messages taken per lap (the caller's). libzmq's own default is no bound at all: 600 MB in one
@@ -13,6 +15,7 @@ message grew a supervisor from 20 to 408 MB.
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -32,13 +35,15 @@ TOPIC_BYTES: Final = 96
 """Of a subscription to the events; the longest that makes sense is a SNAP's."""
 EVENTS: Final = "events"
 CONTROL: Final = "control"
+HOMES: Final = "w-"
+"""How the names of the directories of single lives begin."""
 _NAME_BYTES: Final = 8
-"""Of randomness in the names of a life's endpoints: 64 bits, guessed against nothing but connect()."""
+"""Of randomness in such a name: 64 bits, guessed against nothing but connect()."""
 
 
 def check_runtime_dir(runtime_dir: Path) -> None:
     """Raise `UsageError` if the longest endpoint that the jar will bind below `runtime_dir` cannot be a unix socket."""
-    longest = max(len(EVENTS), len(CONTROL), 2 + 2 * _NAME_BYTES)
+    longest = max(len(EVENTS), len(CONTROL), len(HOMES) + 2 * _NAME_BYTES + len("/v"))
     have = len(os.fsencode(runtime_dir)) + 1 + longest + 1
     if have > SUN_PATH:
         raise UsageError(
@@ -51,11 +56,55 @@ def address(path: Path | str) -> str:
     return f"ipc://{path}"
 
 
+class Doorkeeper:
+    """Who may connect to a socket that carries `DOMAIN`: ZeroMQ asks it for each connection (ZAP, RFC 27), with the peer's credentials.
+
+    libzmq takes them from the kernel (SO_PEERCRED) and writes them as `host:uid:gid:pid` into the request's address.
+    """
+
+    DOMAIN: Final = b"events"
+
+    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], admits: Callable[[int, int], bool]) -> None:
+        """`admits`: given pid and uid. One for a context, made before any socket that asks it."""
+        self.socket = context.socket(zmq.ROUTER)
+        self.socket.setsockopt(zmq.LINGER, 0)
+        self.socket.bind("inproc://zeromq.zap.01")
+        self._admits = admits
+
+    def answer(self, limit: int = 64) -> None:
+        """Answer those at the door, at most `limit` of them."""
+        for _ in range(limit):
+            try:
+                frames: list[bytes] = self.socket.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            at = frames.index(b"") + 1
+            version, request, _, address = frames[at : at + 4]
+            uid, pid = _peer(address.decode(errors="replace"))
+            verdict = (b"200", b"OK") if pid > 0 and self._admits(pid, uid) else (b"400", b"not served")
+            self.socket.send_multipart([*frames[:at], version, request, *verdict, b"", b""])
+
+    def close(self) -> None:
+        self.socket.close()
+
+
+def _peer(address: str) -> tuple[int, int]:
+    """(uid, pid) of `host:uid:gid:pid`; pid 0 where it says none."""
+    fields = address.split(":")
+    try:
+        return int(fields[-3]), int(fields[-1])
+    except (IndexError, ValueError):
+        return -1, 0
+
+
 class Events:
     """The supervisor's end of the public bus. Publishing never blocks: who reads too slowly loses, and can tell by `seq`."""
 
-    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], runtime_dir: Path) -> None:
+    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], runtime_dir: Path, *, guarded: bool = False) -> None:
+        """`guarded`: a `Doorkeeper` of this context decides who may connect."""
         self.socket = context.socket(zmq.XPUB)
+        if guarded:
+            self.socket.setsockopt(zmq.ZAP_DOMAIN, Doorkeeper.DOMAIN)
         # Without VERBOSE a second subscriber to a topic is never seen, and would get no snapshot.
         self.socket.setsockopt(zmq.XPUB_VERBOSE, 1)
         self.socket.setsockopt(zmq.SNDHWM, EVENTS_QUEUE)
@@ -86,9 +135,11 @@ class Events:
 class Channel:
     """The supervisor's end of one life's voice and feed."""
 
-    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], runtime_dir: Path) -> None:
-        self.voice_path = runtime_dir / f"v-{os.urandom(_NAME_BYTES).hex()}"
-        self.feed_path = runtime_dir / f"f-{os.urandom(_NAME_BYTES).hex()}"
+    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], runtime_dir: Path, owner: tuple[int, int] | None = None) -> None:
+        """`owner`: uid and gid of the worker, where they are not this process's."""
+        self.home = runtime_dir / f"{HOMES}{os.urandom(_NAME_BYTES).hex()}"
+        self.home.mkdir(mode=0o700)
+        self.voice_path, self.feed_path = self.home / "v", self.home / "f"
         self.voice = context.socket(zmq.PULL)
         self.voice.setsockopt(zmq.RCVHWM, VOICE_QUEUE)
         self.voice.setsockopt(zmq.MAXMSGSIZE, VOICE_BYTES)
@@ -100,6 +151,9 @@ class Channel:
         self._listened_to = False
         self.voice.bind(address(self.voice_path))
         self.feed.bind(address(self.feed_path))
+        if owner is not None:
+            for path in (self.voice_path, self.feed_path, self.home):
+                os.chown(path, *owner)
 
     def hear(self, limit: int, more: Callable[[], bool] = lambda: True) -> Iterator[bytes]:
         """What the worker said, at most `limit` messages, in its order, as long as `more` holds."""
@@ -132,6 +186,17 @@ class Channel:
         for socket, path in ((self.voice, self.voice_path), (self.feed, self.feed_path)):
             socket.close()
             path.unlink(missing_ok=True)
+        clear_home(self.home)
+
+
+def clear_home(home: Path) -> None:
+    """Take the directory of one life away, with whatever its worker has left in it."""
+    try:
+        home.rmdir()
+    except FileNotFoundError:
+        pass
+    except OSError:
+        shutil.rmtree(home, ignore_errors=True)
 
 
 class WorkerEnd:

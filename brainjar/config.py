@@ -21,6 +21,7 @@ from msgspec import Struct
 
 from brainjar import models, paths
 from brainjar.errors import UsageError
+from brainjar.isolation import affinity
 from brainjar.messages import Sampling
 from brainjar.schema import MAX_PERSONAS, RawConfig, RawFront, RawModel, RawPersona, RawSampling
 from brainjar.tables import Source, nearest, parse, plain, read_text
@@ -34,6 +35,7 @@ __all__ = [
     "Persona",
     "Restart",
     "Sampling",
+    "Sandbox",
     "Watchdog",
     "find_config",
     "format_size",
@@ -58,16 +60,37 @@ class Model(Struct, frozen=True, kw_only=True):
     gpu_layers: int
 
 
+class Sandbox(Struct, frozen=True, kw_only=True):
+    network: bool = False
+    """May it use the network?"""
+    user: str = "auto"
+    """"auto": a uid of its own where the supervisor is root; "same": the supervisor's; else a user's name."""
+    file_size: int = 1 << 30
+    """Bytes of the largest file that it may write, its mind included."""
+
+
 class Persona(Struct, frozen=True, kw_only=True):
     name: str
     role: str
     model: Model
     memory: int
     """Cap on what it owns privately, in bytes."""
+    memory_high: int | None = None
+    """Where the kernel begins to slow it down (cgroup v2), in bytes."""
     cpus: tuple[int, ...]
     """Ascending, never empty, all of them allowed to this process."""
+    floats: bool = False
+    """`cpus` was "auto": it thinks on whichever of the jar's shares is free, and begins on this one."""
     threads: int
     """1 to len(cpus)."""
+    cpu_quota: float | None = None
+    """Share of one core that it may use in the long run (cgroup)."""
+    nice: int = 0
+    ionice: str = "none"
+    oom_score_adj: int = 500
+    growth: str = "none"
+    """What happens when its window is full: "none" slides it, "context" doubles it until the kernel refuses."""
+    sandbox: Sandbox = Sandbox()
     sees: tuple[str, ...]
     """Names of others, each once."""
     prompt: str
@@ -84,6 +107,8 @@ class Jar(Struct, frozen=True, kw_only=True):
 class Inference(Struct, frozen=True, kw_only=True):
     mode: str
     max_concurrent: int
+    shares: tuple[tuple[int, ...], ...]
+    """The CPUs of each of those who may think at once: disjoint, all that this process may use."""
 
 
 class Restart(Struct, frozen=True, kw_only=True):
@@ -134,11 +159,13 @@ def load(
     model: str | None = None,
     state_dir: Path | None = None,
     allowed_cpus: frozenset[int] | None = None,
+    cores: tuple[tuple[int, ...], ...] | None = None,
 ) -> Config:
     """The config in the file `path`, under `overrides` (`KEY=VALUE`, later ones win) and what other options said.
 
     `model`: a path if it has a slash or ends in .gguf, else a name in the catalog; takes the place of `[model]`'s.
-    `allowed_cpus`: those this process may use; asked of the kernel where it is None. Raise `UsageError`.
+    `allowed_cpus`: those this process may use; `cores`: which of them are siblings on one core. Asked of the kernel where None.
+    Raise `UsageError`.
     """
     source = Source(str(path), parse(read_text(path, MAX_CONFIG_BYTES, "config"), str(path)))
     for assignment in overrides:
@@ -149,7 +176,9 @@ def load(
         source.put(key, model, "--model", model)
         _displace(source, key)
     raw = source.read(RawConfig, source.table)
-    return _Resolver(source, raw, path, allowed_cpus or frozenset(os.sched_getaffinity(0))).config(state_dir)
+    if cores is None:
+        cores = affinity.cores(affinity.allowed()) if allowed_cpus is None else tuple((cpu,) for cpu in sorted(allowed_cpus))
+    return _Resolver(source, raw, path, cores).config(state_dir)
 
 
 def _displace(source: Source, key: str) -> None:
@@ -161,22 +190,25 @@ def _displace(source: Source, key: str) -> None:
 
 
 class _Resolver:
-    def __init__(self, source: Source, raw: RawConfig, path: Path, allowed: frozenset[int]) -> None:
-        self.source, self.raw, self.path, self.allowed = source, raw, path, sorted(allowed)
+    def __init__(self, source: Source, raw: RawConfig, path: Path, cores: tuple[tuple[int, ...], ...]) -> None:
+        self.source, self.raw, self.path, self.cores = source, raw, path, cores
+        self.allowed = sorted(cpu for core in cores for cpu in core)
         self.base = Path(os.path.abspath(path)).parent
         self.notes: list[str] = []
+        self.shares: tuple[tuple[int, ...], ...] = ()
 
     def config(self, state_dir: Path | None) -> Config:
         raw = self.raw
         names = self.names()
         concurrent = self.concurrent(len(names))
+        self.shares = affinity.shares(self.cores, concurrent)
         return Config(
             source=self.path,
             jar=self.jar(state_dir),
-            inference=Inference(mode="fork", max_concurrent=concurrent),
+            inference=Inference(mode="fork", max_concurrent=concurrent, shares=self.shares),
             restart=self.restart(),
             watchdog=Watchdog(interval=raw.watchdog.interval),
-            personas=tuple(self.persona(one, names, i, concurrent) for i, one in enumerate(raw.persona)),
+            personas=tuple(self.persona(one, names, i % concurrent) for i, one in enumerate(raw.persona)),
             notes=(*self.source.notes, *self.notes),
         )
 
@@ -223,23 +255,34 @@ class _Resolver:
             )
         return min(wanted, cores)
 
-    def persona(self, raw: RawPersona, names: list[str], index: int, concurrent: int) -> Persona:
+    def persona(self, raw: RawPersona, names: list[str], share: int) -> Persona:
         key = f"persona.{raw.name}"
         model = self.model(raw, key)
-        cpus = self.cpus(raw, key, index % concurrent, concurrent)
+        cpus = self.cpus(raw, key, share)
         front, prompt = self.prompt(raw, key)
         sampling = _sampling(front.sampling, self.raw.sampling, raw.sampling)
         if sampling.max_tokens > model.context // 2:
             own = raw.sampling.max_tokens is not None
             where = f"{key}.sampling.max_tokens" if own or self.raw.sampling.max_tokens is None else "sampling.max_tokens"
             raise self.source.wrong(where, sampling.max_tokens, f"at most half the context of {raw.name} ({model.context // 2})")
+        if raw.memory_high is not None and raw.memory_high >= raw.memory:
+            wanted = f"below persona.memory ({format_size(raw.memory)})"
+            raise self.source.wrong(f"{key}.memory_high", format_size(raw.memory_high), wanted)
         return Persona(
             name=raw.name,
             role=raw.role or raw.name,
             model=model,
             memory=raw.memory,
+            memory_high=raw.memory_high,
             cpus=cpus,
+            floats=raw.cpus == "auto",
             threads=self.threads(raw, key, cpus),
+            cpu_quota=raw.cpu_quota,
+            nice=raw.nice,
+            ionice=raw.ionice,
+            oom_score_adj=raw.oom_score_adj,
+            growth=raw.mortality.growth,
+            sandbox=Sandbox(network=raw.sandbox.network, user=raw.sandbox.user, file_size=raw.sandbox.file_size),
             sees=self.sees(raw, key, names),
             prompt=prompt,
             first=front.first,
@@ -262,11 +305,9 @@ class _Resolver:
         context = own.context or jar.context or 2048
         return Model(name=chosen.name, path=Path(os.path.abspath(path)), context=context, gpu_layers=0)
 
-    def cpus(self, raw: RawPersona, key: str, share: int, shares: int) -> tuple[int, ...]:
+    def cpus(self, raw: RawPersona, key: str, share: int) -> tuple[int, ...]:
         if raw.cpus == "auto":
-            size, larger = divmod(len(self.allowed), shares)
-            start = share * size + min(share, larger)
-            return tuple(self.allowed[start : start + size + (share < larger)])
+            return self.shares[share]
         denied = [cpu for cpu in raw.cpus if cpu not in self.allowed]
         if denied:
             wanted = f"only CPUs that this process may use: {format_cpus(self.allowed)}"
@@ -276,11 +317,14 @@ class _Resolver:
     def threads(self, raw: RawPersona, key: str, cpus: tuple[int, ...]) -> int:
         own = raw.threads is not None
         wanted = raw.threads if raw.threads is not None else self.raw.inference.threads
+        # who floats must fit into the smallest share; two threads on one core's siblings gain nothing
+        most = min(map(len, self.shares)) if raw.cpus == "auto" else len(cpus)
         if wanted == "auto":
-            return len(cpus)
-        if wanted > len(cpus):
+            sets = self.shares if raw.cpus == "auto" else (cpus,)
+            return min(sum(any(cpu in core for cpu in one) for core in self.cores) for one in sets)
+        if wanted > most:
             where = f"{key}.threads" if own else "inference.threads"
-            raise self.source.wrong(where, wanted, f'"auto" or 1 to {len(cpus)}, the number of CPUs of {raw.name}')
+            raise self.source.wrong(where, wanted, f'"auto" or 1 to {most}, the number of CPUs of {raw.name}')
         return wanted
 
     def sees(self, raw: RawPersona, key: str, names: list[str]) -> tuple[str, ...]:

@@ -33,6 +33,12 @@ EXIT_REFUSED: Final = 78
 EXIT_LIFELINE: Final = 79
 """A worker that saw its supervisor go."""
 
+WATCH_INTENT: Final = "watchdog:"
+"""How the intent of a watchdog's kill begins; its kind follows."""
+
+NO_NETWORK, USER_NAMESPACE = "no-network", "user-namespace"
+"""Words on a zygote's command line: nobody that it will fork has a network; a user namespace is needed for that."""
+
 SHORT_WORDS: Final = 4096
 """Characters of an unfinished thought that travel in a status or a DEATH: its end."""
 
@@ -67,17 +73,40 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True):
 # ── what is dead and why ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
+class OomCounts(msgspec.Struct, frozen=True, kw_only=True):
+    """What a worker's cgroup counted during one life."""
+
+    own_limit: int = 0
+    """How often it ran against its own limit and nothing could be reclaimed."""
+    above: int = 0
+    """The same of the groups around it: the jar's, the unit's."""
+    killed: int = 0
+    """Processes in it that the kernel killed for want of memory, whoever's limit it was."""
+
+
 class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     """What was found on the dead; `supervisor.autopsy` turns it into a cause."""
 
     exit_code: int | None = None
     signal: int | None = None
     intent: str | None = None
-    """Who asked for it, recorded before the signal was sent: `operator`, `stop`, `deadline`, …"""
+    """Who asked for it, recorded before the signal was sent: `operator`, `stop`, `cap` (the watch on its memory), `watchdog:KIND`."""
     exit_words: str | None = None
     """What the worker itself wrote about its end (`ExitWords`), if it could."""
     stderr: tuple[str, ...] = ()
     """Last lines it wrote to stderr, newest last."""
+    ready: bool = True
+    """It had been READY: else this was a failed start."""
+    rlimit_bytes: int | None = None
+    """The hard RLIMIT_DATA that was in force, counted from birth; None: none was."""
+    data_bytes: int | None = None
+    """VmData since birth, as last seen."""
+    private_bytes: int | None = None
+    """What it owned alone, as last seen by the supervisor's watch."""
+    cgroup: OomCounts | None = None
+    """What its cgroup counted in this life; None: it had none."""
+    kernel_oom_kills: int | None = None
+    """Kills by the kernel for want of memory, anywhere on this host, since the supervisor's last look before the death."""
 
 
 class Death(msgspec.Struct, frozen=True, kw_only=True):
@@ -111,6 +140,17 @@ class Layer(msgspec.Struct, frozen=True, kw_only=True):
     effective: bool
     counts: str
     """What this layer counts, in words."""
+    why: str = ""
+    """Why it is not effective, and how to get it."""
+
+
+class Guard(msgspec.Struct, frozen=True, kw_only=True):
+    """One wall of a worker's sandbox, as it was put up at birth."""
+
+    name: Literal["user", "capabilities", "network", "files", "signals", "processes", "shared-memory", "core-dumps", "threads"]
+    effective: bool
+    how: str
+    """By what the kernel enforces it; where it does not: why, and how to get it."""
 
 
 class Memory(msgspec.Struct, frozen=True, kw_only=True):
@@ -139,6 +179,7 @@ class PersonaStatus(msgspec.Struct, frozen=True, kw_only=True):
     memory: Memory
     cpus: tuple[int, ...]
     threads: int
+    sandbox: tuple[Guard, ...]
     tokens: int
     tokens_per_s: float
     last_death: LastDeath | None
@@ -200,6 +241,9 @@ class Ready(msgspec.Struct, frozen=True, kw_only=True, tag="ready"):
     """RLIMIT_DATA as it was set, the memory that it inherited included."""
     baseline_bytes: int
     """VmData at birth without the inherited context: where the budget starts."""
+    n_ctx: int = 0
+    """Its window, in tokens."""
+    sandbox: tuple[Guard, ...] = ()
 
 
 class Ask(msgspec.Struct, frozen=True, kw_only=True, tag="ask"):
@@ -246,6 +290,8 @@ Voice = Ready | Ask | Yield | Token | Thought | Trouble
 
 class Lease(msgspec.Struct, frozen=True, kw_only=True, tag="lease"):
     turn: int
+    cpus: tuple[int, ...] = ()
+    """The CPUs to think on this time; (): those that it is on."""
 
 
 class Stop(msgspec.Struct, frozen=True, kw_only=True, tag="stop"):
@@ -288,8 +334,32 @@ class Sampling(msgspec.Struct, frozen=True, kw_only=True):
     """None: a new one each life."""
 
 
+class Walls(msgspec.Struct, frozen=True, kw_only=True):
+    """What a newborn is to put up around itself, or was put up for it."""
+
+    uid: int | None = None
+    """To become; None: stay who it is."""
+    gid: int | None = None
+    network: bool = False
+    file_size: int = 1 << 30
+    nice: int = 0
+    ionice: str = "none"
+    oom_score_adj: int = 500
+    writable: tuple[str, ...] = ()
+    """Directories that it may read and write below."""
+    hidden: tuple[str, ...] = ()
+    """Directories of the jar, of which it is to see only those."""
+    mounts: bool = False
+    """Whether a mount namespace can be had."""
+    threads: int = 64
+    threads_counted: bool = False
+    """Its cgroup limits them."""
+    why_same_user: str = ""
+    """Why it has no uid of its own, and how to get one."""
+
+
 class Birth(msgspec.Struct, frozen=True, kw_only=True):
-    """All that a worker is told about itself. Beside it travel four descriptors: vitals, snapshot, stderr, and none else."""
+    """All that a worker is told about itself. Beside it travel its descriptors: vitals, two snapshots, stderr, and its cgroup if it has one."""
 
     name: str
     role: str
@@ -310,6 +380,10 @@ class Birth(msgspec.Struct, frozen=True, kw_only=True):
     sampling: Sampling
     last_cause: str | None
     """The cause of its newest death."""
+    growth: Literal["none", "context"] = "none"
+    afresh: bool = False
+    """Its last start with the context that was left to it failed: read the past again instead."""
+    walls: Walls = Walls()
 
 
 class Hello(msgspec.Struct, frozen=True, kw_only=True):

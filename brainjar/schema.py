@@ -13,7 +13,7 @@ from msgspec import Meta, Struct
 
 from brainjar.messages import JAR
 from brainjar.tables import Key
-from brainjar.units import MAX_CPU, parse_cpus, parse_duration, parse_size
+from brainjar.units import MAX_CPU, parse_cpus, parse_duration, parse_percent, parse_size
 
 MAX_PERSONAS: Final = 64
 MAX_SECONDS: Final = 10 * 365 * 86400.0
@@ -79,11 +79,16 @@ class RawSampling(Struct, frozen=True, kw_only=True):
 
 class RawSandbox(Struct, frozen=True, kw_only=True):
     network: Annotated[bool, Key("true or false")] = False
-    user: Annotated[str, Meta(min_length=1, max_length=64), Key('"auto" or the name of a user')] = "auto"
+    user: Annotated[
+        str, Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}\Z"), Key('"auto", "same" (the supervisor\'s own) or the name of a user')
+    ] = "auto"
+    file_size: Annotated[int, Meta(ge=1 << 20, le=MAX_MEMORY), Key('a size from 1MiB to 16TiB, such as "1GiB"', _text(parse_size))] = (
+        1 << 30
+    )
 
 
 class RawMortality(Struct, frozen=True, kw_only=True):
-    growth: Annotated[Literal["none", "context"], Key('"none" or "context"', later=True)] = "none"
+    growth: Annotated[Literal["none", "context"], Key('"none" or "context"')] = "none"
 
 
 class RawPersona(Struct, frozen=True, kw_only=True):
@@ -102,7 +107,18 @@ class RawPersona(Struct, frozen=True, kw_only=True):
     after: Annotated[tuple[str, ...], Meta(max_length=MAX_PERSONAS), Key("a list of names of other personas", later=True)] = ()
     when: Annotated[Literal["always", "on_death", "never"], Key('"always", "on_death" or "never"', later=True)] = "always"
     expendable: Annotated[int, Meta(ge=0, le=1000), Key("an integer from 0 to 1000", later=True)] | None = None
-    sandbox: Annotated[RawSandbox, Key("a table", later=True)] | None = None
+    memory_high: (
+        Annotated[int, Meta(ge=1, le=MAX_MEMORY), Key('a size below persona.memory, such as "240MiB"', _text(parse_size))] | None
+    ) = None
+    cpu_quota: (
+        Annotated[float, Meta(ge=0.01, le=MAX_CPU + 1), Key('a share of one core from "1%", such as "150%"', _text(parse_percent))] | None
+    ) = None
+    nice: Annotated[int, Meta(ge=0, le=19), Key("an integer from 0 to 19")] = 0
+    ionice: Annotated[
+        str, Meta(pattern=r"^(none|idle|best-effort:[0-7])\Z"), Key('"none", "idle" or "best-effort:0" to "best-effort:7"')
+    ] = "none"
+    oom_score_adj: Annotated[int, Meta(ge=0, le=1000), Key("an integer from 0 to 1000")] = 500
+    sandbox: RawSandbox = RawSandbox()
     mortality: RawMortality = RawMortality()
 
 

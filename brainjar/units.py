@@ -24,6 +24,7 @@ _NUMBER: Final = r"([0-9]{1,18}(?:\.[0-9]{1,18})?)"
 _SIZE: Final = re.compile(_NUMBER + r" ?([A-Za-z]{1,3})")
 _SPAN: Final = re.compile(_NUMBER + r" ?(ms|[smhdw])")
 _DURATION: Final = re.compile(rf"(?:{_SPAN.pattern} ?){{1,6}}")
+_PERCENT: Final = re.compile(_NUMBER + r" ?%")
 _RANGE: Final = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?")
 
 MAX_CPU: Final = 8191
@@ -55,6 +56,14 @@ def parse_duration(text: str) -> float:
     if not _DURATION.fullmatch(text.strip()):
         raise ValueError(f'"{text}" is no duration; wanted a number and one of ms, s, m, h, d, w, such as "3s"')
     return float(sum(Fraction(number) * _SECONDS[unit] for number, unit in _SPAN.findall(text)))
+
+
+def parse_percent(text: str) -> float:
+    """1.5 in "150%". The sign is wanted."""
+    found = _PERCENT.fullmatch(text.strip())
+    if found is None:
+        raise ValueError(f'"{text}" is no share; wanted a number and %, such as "150%"')
+    return float(Fraction(found[1]) / 100)
 
 
 def parse_cpus(text: str) -> tuple[int, ...]:

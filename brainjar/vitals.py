@@ -18,8 +18,8 @@ from typing import Final
 
 import msgspec
 
-_MAGIC: Final = b"BJVITAL1"
-_COUNTERS: Final = struct.Struct("<8Q")
+_MAGIC: Final = b"BJVITAL2"
+_COUNTERS: Final = struct.Struct("<6Q")
 _LENGTH: Final = struct.Struct("<Q")
 _AT_COUNTERS: Final = len(_MAGIC)
 _AT_WORDS: Final = 128
@@ -41,9 +41,6 @@ class Vitals(msgspec.Struct, frozen=True, kw_only=True):
     """CLOCK_MONOTONIC when the decode it is in began; 0 outside."""
     sent: int = 0
     """Messages handed to its voice."""
-    private_bytes: int = 0
-    """What it owns alone (Private_* of smaps_rollup, shared pages not counted), as it last looked."""
-    peak_private_bytes: int = 0
     turn: int = 0
     think_ns: int = 0
     """Time spent generating, for tokens per second."""
@@ -64,14 +61,12 @@ def read(fd: int) -> Vitals:
     data = os.pread(fd, SIZE, 0)
     if len(data) < SIZE or data[: len(_MAGIC)] != _MAGIC:
         return Vitals()
-    beat, tokens, decode, sent, private, peak, turn, think = _COUNTERS.unpack_from(data, _AT_COUNTERS)
+    beat, tokens, decode, sent, turn, think = _COUNTERS.unpack_from(data, _AT_COUNTERS)
     return Vitals(
         beat_ns=beat,
         tokens=tokens,
         decode_ns=decode,
         sent=sent,
-        private_bytes=private,
-        peak_private_bytes=peak,
         turn=turn,
         think_ns=think,
         words=_string(data, _AT_WORDS, WORDS_BYTES),
@@ -90,7 +85,7 @@ class Writer:
 
     def __init__(self, fd: int) -> None:
         self._map = mmap.mmap(fd, SIZE, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
-        self._fields = [0] * 8
+        self._fields = [0] * 6
         self._words = 0
         self._map[: len(_MAGIC)] = _MAGIC
 
@@ -101,15 +96,13 @@ class Writer:
         tokens: int | None = None,
         decode_ns: int | None = None,
         sent: int | None = None,
-        private_bytes: int | None = None,
         turn: int | None = None,
         think_ns: int | None = None,
     ) -> None:
         fields = self._fields
-        for i, value in ((0, beat_ns), (1, tokens), (2, decode_ns), (3, sent), (4, private_bytes), (6, turn), (7, think_ns)):
+        for i, value in ((0, beat_ns), (1, tokens), (2, decode_ns), (3, sent), (4, turn), (5, think_ns)):
             if value is not None:
                 fields[i] = value
-        fields[5] = max(fields[5], fields[4])
         _COUNTERS.pack_into(self._map, _AT_COUNTERS, *fields)
 
     def word(self, text: str) -> None:

@@ -26,13 +26,11 @@ import msgspec
 from brainjar import messages, vitals
 from brainjar.engine import llama
 from brainjar.engine.snapshot import Snapshots
-from brainjar.isolation import affinity, bonds, nofork, rlimits
+from brainjar.isolation import affinity, bonds, priority, rlimits, sandbox
 from brainjar.messages import Birth, Hello, Loaded, LoadFailed
 from brainjar.persona.turns import Life, Stopped
 
 GATE_BYTES: Final = 256 * 1024
-OOM_SCORE_ADJ: Final = 500
-"""Workers go before anything else of the box when the kernel must choose; raising it needs no privilege."""
 BIRTH_FDS: Final = 4
 _SPARE: Final = 24 * 1024 * 1024
 """Least budget beyond the inherited context in which a worker can live: sockets, mind, Python."""
@@ -40,11 +38,14 @@ _SPARE: Final = 24 * 1024 * 1024
 
 def main() -> NoReturn:
     fd, supervisor, model, n_ctx = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4])
+    apart = sys.argv[5:]
+    bonds.set_name("bj-zygote")
+    priority.set_oom_score_adj(priority.ZYGOTE_OOM_SCORE_ADJ)
+    left_network = messages.NO_NETWORK in apart and sandbox.leave_network(user_namespace=messages.USER_NAMESPACE in apart)
     try:
         bonds.die_with(supervisor)
     except bonds.NotTied:
         os._exit(messages.EXIT_LIFELINE)
-    bonds.set_name("bj-zygote")
     # an orderly stop is the supervisor's to give; Ctrl-C in its terminal never comes here, as this is another session
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     sock = socket.socket(fileno=fd)
@@ -58,7 +59,7 @@ def main() -> NoReturn:
         if not message:
             os._exit(0)
         for gate in fds:
-            _fork(sock, gate, engine, context_bytes, supervisor)
+            _fork(sock, gate, engine, context_bytes, supervisor, left_network)
 
 
 def _load(sock: socket.socket, model: Path, n_ctx: int) -> tuple[llama.Engine, int]:
@@ -88,13 +89,13 @@ def _load(sock: socket.socket, model: Path, n_ctx: int) -> tuple[llama.Engine, i
     return engine, context_bytes
 
 
-def _fork(sock: socket.socket, gate: int, engine: llama.Engine, context_bytes: int, supervisor: int) -> None:
+def _fork(sock: socket.socket, gate: int, engine: llama.Engine, context_bytes: int, supervisor: int, left_network: bool) -> None:
     child = os.fork()
     if child == 0:
         if os.fork() == 0:
             try:
                 sock.close()
-                _worker(socket.socket(fileno=gate), engine, context_bytes, supervisor)
+                _worker(socket.socket(fileno=gate), engine, context_bytes, supervisor, left_network)
             finally:
                 os._exit(1)
         os._exit(0)
@@ -102,30 +103,30 @@ def _fork(sock: socket.socket, gate: int, engine: llama.Engine, context_bytes: i
     os.waitpid(child, 0)
 
 
-def _worker(gate: socket.socket, engine: llama.Engine, context_bytes: int, supervisor: int) -> NoReturn:
+def _worker(gate: socket.socket, engine: llama.Engine, context_bytes: int, supervisor: int, left_network: bool) -> NoReturn:
     """The first lines of a worker's life, in the order that `research/traps.md` found to hold."""
     os.setsid()
     baseline = (rlimits.vm_data() or 0) - context_bytes
     pidfd = os.pidfd_open(os.getpid())
     socket.send_fds(gate, [messages.encode(Hello(pid=os.getpid()))], [pidfd])
     os.close(pidfd)
-    body, fds, _, _ = socket.recv_fds(gate, GATE_BYTES, BIRTH_FDS)
-    if not body or len(fds) != BIRTH_FDS:
+    body, fds, _, _ = socket.recv_fds(gate, GATE_BYTES, BIRTH_FDS + 1)
+    if not body or len(fds) not in (BIRTH_FDS, BIRTH_FDS + 1):
         os._exit(0)  # the supervisor has thought better of it
     birth = msgspec.json.decode(body, type=Birth)
-    vitals_fd, snapshot_a, snapshot_b, stderr = fds
+    vitals_fd, snapshot_a, snapshot_b, stderr, *door = fds
     os.dup2(stderr, 1)
     os.dup2(stderr, 2)
     os.close(stderr)
     record = vitals.Writer(vitals_fd)
     try:
+        for group in door:
+            os.write(group, b"0")  # before anything is touched: pages are charged to the group of who touches them first
+            os.close(group)
         bonds.set_name(f"bj-{birth.name}")
-        Path("/proc/self/oom_score_adj").write_text(str(OOM_SCORE_ADJ))
-        rlimits.no_core_dumps()
-        bonds.drop_capabilities()
-        nofork.forbid()
-        bonds.die_with(supervisor, wait_s=1.0)
+        _close_all_but({gate.fileno(), vitals_fd, snapshot_a, snapshot_b})
         affinity.pin(birth.cpus)
+        walls = sandbox.put_up(birth.walls, supervisor, left_network=left_network)
         threading.stack_size(256 * 1024)
         threading.Thread(target=_lifeline, args=(gate,), daemon=True).start()
         limit = baseline + birth.memory_cap
@@ -134,7 +135,7 @@ def _worker(gate: socket.socket, engine: llama.Engine, context_bytes: int, super
             raise llama.EngineError(f"memory cap of {birth.memory_cap} bytes is below the {need} that its context and Python need")
         rlimits.cap_data(limit)
         gc.enable()
-        life = Life(engine, birth, record, Snapshots((snapshot_a, snapshot_b)), (limit, baseline))
+        life = Life(engine, birth, record, Snapshots((snapshot_a, snapshot_b)), (limit, baseline), walls)
         signal.signal(signal.SIGTERM, lambda *_: setattr(life, "stopping", True))
         life.prepare()
         life.live()
@@ -149,6 +150,15 @@ def _worker(gate: socket.socket, engine: llama.Engine, context_bytes: int, super
         traceback.print_exc()
         _end(record, 1, error)
     os._exit(1)
+
+
+def _close_all_but(kept: set[int]) -> None:
+    """Descriptors are inherited by forks whatever CLOEXEC says: a worker keeps what was handed to it, and no other."""
+    last = 3
+    for fd in sorted(kept):
+        os.closerange(last, fd)
+        last = fd + 1
+    os.closerange(last, 4096)
 
 
 def _end(record: vitals.Writer, code: int, error: BaseException) -> NoReturn:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,7 +14,7 @@ import pytest
 import zmq
 
 from brainjar import bus
-from brainjar.bus import Channel, Events, Subscriber, WorkerEnd, check_runtime_dir
+from brainjar.bus import Channel, Doorkeeper, Events, Subscriber, WorkerEnd, _peer, check_runtime_dir
 from brainjar.errors import UsageError
 
 PATIENCE_S = 10.0
@@ -130,10 +132,11 @@ def test_the_worker_s_garbage_on_its_feed_does_not_pass_for_a_subscription(conte
 
 def test_endpoints_are_unguessable_and_of_one_life_only(context: zmq.Context[zmq.Socket[bytes]], tmp_path: Path) -> None:
     first, second = Channel(context, tmp_path), Channel(context, tmp_path)
-    names = {first.voice_path.name, first.feed_path.name, second.voice_path.name, second.feed_path.name}
-    assert len(names) == 4
-    assert all(len(name) == 2 + 16 for name in names)
-    assert len({name[2:] for name in names}) == 4, "who knows the voice must not know the feed"
+    assert first.home != second.home
+    for channel in (first, second):
+        assert channel.voice_path.parent == channel.feed_path.parent == channel.home
+        assert len(channel.home.name) == 2 + 16
+        assert channel.home.stat().st_mode & 0o777 == 0o700
     first.close()
     second.close()
 
@@ -156,9 +159,75 @@ def test_what_the_dead_had_said_is_heard_after_its_end_and_by_nobody_else(contex
 
 def test_sockets_are_gone_from_the_directory_at_once(context: zmq.Context[zmq.Socket[bytes]], tmp_path: Path) -> None:
     channel = Channel(context, tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([channel.voice_path.name, channel.feed_path.name])
+    assert sorted(channel.home.iterdir()) == sorted([channel.voice_path, channel.feed_path])
     channel.close()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_worker_leaves_in_its_directory_goes_with_it_and_links_are_not_followed(
+    context: zmq.Context[zmq.Socket[bytes]], tmp_path: Path
+) -> None:
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    (kept / "file").write_text("kept")
+    channel = Channel(context, tmp_path)
+    (channel.home / "deep" / "down").mkdir(parents=True)
+    (channel.home / "deep" / "link").symlink_to(kept)
+    (channel.home / "link").symlink_to(kept)
+    channel.close()
+    assert [path.name for path in tmp_path.iterdir()] == ["kept"]
+    assert (kept / "file").read_text() == "kept"
+
+
+# ── who is let in ──
+
+
+@pytest.mark.parametrize("admitted", [True, False])
+def test_the_kernel_says_who_calls_and_only_who_is_admitted_hears(
+    context: zmq.Context[zmq.Socket[bytes]], tmp_path: Path, admitted: bool
+) -> None:
+    asked: list[tuple[int, int]] = []
+
+    def admits(pid: int, uid: int) -> bool:
+        asked.append((pid, uid))
+        return admitted
+
+    door = Doorkeeper(context, admits)
+    events = Events(context, tmp_path, guarded=True)
+    child = subprocess.Popen([sys.executable, "-c", LISTEN, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert child.stdin is not None and child.stdout is not None
+    while not asked:
+        assert door.socket.poll(10_000)
+        door.answer()
+    if admitted:
+        assert events.socket.poll(10_000)
+        assert list(events.joined()) == [""]
+    events.publish("THOUGHT.subject", b"hello")
+    child.stdin.write("look\n")
+    child.stdin.flush()
+    assert child.stdout.readline() == ("b'hello'\n" if admitted else "None\n")
+    child.stdin.close()
+    child.wait()
+    child.stdout.close()
+    assert set(asked) == {(child.pid, os.geteuid())}
+    events.close()
+    door.close()
+
+
+LISTEN = """
+import sys
+from pathlib import Path
+from brainjar.bus import Subscriber
+s = Subscriber(Path(sys.argv[1]))
+input()
+print(s.receive(2000), flush=True)
+s.close()
+"""
+
+
+@pytest.mark.parametrize("address", ["", "127.0.0.1", "localhost", "a:b:c:d", "localhost:0:0:"])
+def test_an_address_that_names_no_process_is_nobody_s(address: str) -> None:
+    assert _peer(address) == (-1, 0)
 
 
 def test_a_hundred_lives_leave_no_descriptor_behind(context: zmq.Context[zmq.Socket[bytes]], tmp_path: Path) -> None:
@@ -265,7 +334,7 @@ def test_publishing_never_waits_for_who_does_not_read(context: zmq.Context[zmq.S
 
 
 def test_the_longest_directory_that_is_accepted_can_be_bound_in(context: zmq.Context[zmq.Socket[bytes]], tmp_path: Path) -> None:
-    longest = tmp_path / ("d" * (bus.SUN_PATH - 1 - 19 - len(os.fsencode(tmp_path)) - 1))
+    longest = tmp_path / ("d" * (bus.SUN_PATH - 1 - 21 - len(os.fsencode(tmp_path)) - 1))
     longest.mkdir()
     check_runtime_dir(longest)
     Events(context, longest).close()
@@ -276,7 +345,7 @@ def test_the_longest_directory_that_is_accepted_can_be_bound_in(context: zmq.Con
 
 @pytest.mark.parametrize("excess", [1, 30])
 def test_one_byte_more_is_refused_in_words(tmp_path: Path, excess: int) -> None:
-    too_long = tmp_path / ("d" * (bus.SUN_PATH - 1 - 19 - len(os.fsencode(tmp_path)) - 1 + excess))
+    too_long = tmp_path / ("d" * (bus.SUN_PATH - 1 - 21 - len(os.fsencode(tmp_path)) - 1 + excess))
     with pytest.raises(UsageError, match=rf"too long for a unix socket.* {excess} bytes shorter") as refused:
         check_runtime_dir(too_long)
     assert "\n" not in str(refused.value)

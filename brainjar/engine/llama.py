@@ -24,6 +24,9 @@ from brainjar.messages import Sampling
 BATCH: Final = 256
 """Tokens per llama_decode. Larger batches cost compute buffers and gain nothing on a few CPU cores."""
 
+STACK: Final = 512 * 1024
+"""Bytes of a thread's stack: ggml's buffers are on the heap, and a decode of SmolLM2 was measured to touch 36 KiB of it."""
+
 
 class EngineError(Exception):
     """llama.cpp refused: a model that it cannot load, a state that it does not take."""
@@ -81,20 +84,36 @@ class Engine:
         self._markers = self._control_markers()
         self._sampler: Any = None
         self._abort: Any = None
+        self._threads = 1
+        self._shifted = False
+        """What `cut` moved is computed by the next decode: until then the state's keys are not where its positions are."""
 
     def open_context(self, n_ctx: int) -> None:
-        """Make the context, KV cache and compute buffers. Raise `OutOfMemory`."""
+        """Make the context, KV cache and compute buffers; an empty sequence. Raise `OutOfMemory`."""
         cparams = lib.llama_context_default_params()
         cparams.n_ctx = n_ctx
         cparams.n_batch = cparams.n_ubatch = min(BATCH, n_ctx)
         cparams.n_outputs_max = 1  # only the last token's logits are ever read: saves n_batch x n_vocab floats
-        cparams.n_threads = cparams.n_threads_batch = 1
+        cparams.n_threads = cparams.n_threads_batch = self._threads
         cparams.no_perf = True
         self.context = lib.llama_init_from_model(self.model, cparams)
         if not self.context:
             raise OutOfMemory(f"llama.cpp could not make a context of {n_ctx} tokens")
         self.memory = lib.llama_get_memory(self.context)
-        self.n_ctx = lib.llama_n_ctx(self.context)  # it rounds up
+        self.n_ctx = int(lib.llama_n_ctx(self.context))  # it rounds up
+        self.n_past, self._shifted = 0, False
+        if self._abort is not None:
+            lib.llama_set_abort_callback(self.context, self._abort, ctypes.c_void_p(0))
+
+    def reopen_context(self, n_ctx: int) -> None:
+        """Another context in the place of this one, threads, interrupt and sampling as they were; its sequence is gone.
+
+        The old one is freed first, as a cap has no room for both: after `OutOfMemory` there is none, and only another
+        call of this makes one.
+        """
+        if self.context:
+            lib.llama_free(self.context)
+        self.open_context(n_ctx)
 
     # ── text and tokens ──
 
@@ -148,6 +167,7 @@ class Engine:
     # ── computing ──
 
     def set_threads(self, n: int) -> None:
+        self._threads = n
         lib.llama_set_n_threads(self.context, n, n)
 
     def set_interrupt(self, wanted: Callable[[], bool], every_s: float = 0.02) -> None:
@@ -178,6 +198,7 @@ class Engine:
                 raise EngineError(f"the context is full: {self.n_past} + {len(chunk)} of {self.n_ctx} tokens")
             if rc:
                 raise OutOfMemory(f"llama_decode returned {rc} for {len(chunk)} tokens after {self.n_past}")
+            self._shifted = False
             self.n_past += len(chunk)
             self.computed += len(chunk)
         return True
@@ -191,6 +212,8 @@ class Engine:
 
     def can_cut(self) -> bool:
         """Whether tokens may be taken out of the middle without computing the rest again."""
+        if lib.llama_model_is_recurrent(self.model) or lib.llama_model_is_hybrid(self.model):
+            return False  # they say that they can: they move positions, but forget nothing from the middle
         return bool(lib.llama_memory_can_shift(self.memory))
 
     def cut(self, start: int, end: int) -> None:
@@ -198,6 +221,7 @@ class Engine:
         lib.llama_memory_seq_rm(self.memory, 0, start, end)
         lib.llama_memory_seq_add(self.memory, 0, end, -1, start - end)
         self.n_past -= end - start
+        self._shifted = True
 
     def set_sampling(self, s: Sampling, seed: int) -> None:
         chain = lib.llama_sampler_chain_init(lib.llama_sampler_chain_default_params())
@@ -222,6 +246,15 @@ class Engine:
     # ── the state of the sequence ──
 
     def state_size(self) -> int:
+        """Bytes that `save_state` will write; 0 when interrupted.
+
+        A cut that is not carried out yet is carried out first, by computing a token: llama.cpp would save it half done,
+        keys where they were and positions where they are to be.
+        """
+        if self._shifted:
+            if not self.feed([max(lib.llama_vocab_bos(self.vocab), 0)]):
+                return 0
+            self.truncate(self.n_past - 1)
         return int(lib.llama_state_seq_get_size(self.context, 0))
 
     def save_state(self, buffer: memoryview) -> int:
@@ -235,7 +268,7 @@ class Engine:
         if not lib.llama_state_seq_set_data(self.context, c_buffer, len(buffer), 0):
             self.truncate(0)
             return False
-        self.n_past = n_tokens
+        self.n_past, self._shifted = n_tokens, False
         return True
 
     # ── before a fork ──
@@ -253,6 +286,19 @@ class Engine:
 
     def size_bytes(self) -> int:
         return int(lib.llama_model_size(self.model))
+
+
+def small_stacks() -> None:
+    """Threads that C code starts from now on, those of forks too, get a stack of `STACK` bytes. Call before any is started.
+
+    All of a stack counts against a worker's cap, used or not: by default 8 MiB for each thread of zmq and of OpenMP.
+    """
+    attributes = ctypes.create_string_buffer(256)  # pthread_attr_t: 56 bytes on x86-64, 64 on aarch64
+    libc = ctypes.CDLL(None)
+    libc.pthread_attr_init(attributes)
+    libc.pthread_attr_setstacksize(attributes, ctypes.c_size_t(STACK))
+    libc.pthread_setattr_default_np(attributes)  # glibc and musl have it; where it is refused, stacks stay as they are
+    libc.pthread_attr_destroy(attributes)
 
 
 def _drop_cached(path: Path) -> None:

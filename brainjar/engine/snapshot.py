@@ -1,15 +1,18 @@
 """The computed context of a mind, in memory that its supervisor holds: what a resurrection takes over instead of reading again.
 
-Two memfds, written in turn, so that the last complete snapshot survives a SIGKILL in the middle of the next one. The
-header goes in last and says that the rest is whole; the file that it replaces is emptied, so that one snapshot's memory
-is paid for, not two. What is read back was written by the same persona: nothing here protects one persona from another,
-the descriptors do.
+Two memfds of a fixed size (sealed by their maker, so that a worker cannot make the supervisor's memory grow), written in
+turn, so that the last complete snapshot survives a SIGKILL in the middle of the next one. The header goes in last and says
+that the rest is whole; the one that it replaces is given back by punching a hole, so that one snapshot's memory is paid
+for, not two: an empty file is one hole, however large. What is read back was written by the same persona: nothing here
+protects one persona from another, the descriptors do.
 
 Layout: magic, generation, bytes of meta, bytes of state (unsigned 64-bit, little endian), meta (JSON), state (llama.cpp's).
 """
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import mmap
 import os
 import struct
@@ -19,7 +22,13 @@ from typing import Final
 import msgspec
 
 _HEADER: Final = struct.Struct("<8s3Q")
-_MAGIC: Final = b"BJSNAP01"
+_MAGIC: Final = b"BJSNAP02"
+_LAST: Final = 2**64 - 1
+"""No generation can follow this one: whoever wrote it wrote nonsense."""
+_PUNCH_HOLE, _KEEP_SIZE = 2, 1
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_long, ctypes.c_long)
 
 
 class Meta(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,6 +42,8 @@ class Meta(msgspec.Struct, frozen=True, kw_only=True):
     counts: tuple[int, ...]
     tokens: tuple[int, ...]
     n_past: int
+    n_ctx: int
+    """The window that it was computed in."""
 
 
 class Snapshots:
@@ -52,28 +63,38 @@ class Snapshots:
         if len(raw) < _HEADER.size:
             return None
         header: tuple[bytes, int, int, int] = _HEADER.unpack(raw)
-        whole = header[0] == _MAGIC and os.fstat(fd).st_size == _HEADER.size + header[2] + header[3]
+        whole = header[0] == _MAGIC and header[1] < _LAST and _HEADER.size + header[2] + header[3] <= os.fstat(fd).st_size
         return header if whole else None
 
     def write(self, meta: Meta, size: int, save: Callable[[memoryview], int]) -> int:
-        """Let `save` fill `size` bytes and make them the newest. Return the bytes written; raise OSError when memory is short."""
+        """Let `save` fill `size` bytes and make them the newest.
+
+        Return the bytes written, 0 when `save` did not fill them. Raise OSError when memory is short, or when the file is
+        smaller than all of it (ENOSPC); then the one before is still the newest.
+        """
         i = 1 - (self._newest or 0)
         fd = self._fds[i]
         head = msgspec.json.encode(meta)
         total = _HEADER.size + len(head) + size
-        os.ftruncate(fd, 0)
-        os.posix_fallocate(fd, 0, total)  # or the first write into a hole that cannot be filled is a SIGBUS
-        with mmap.mmap(fd, total, mmap.MAP_SHARED) as room, memoryview(room) as view:
-            view[_HEADER.size : _HEADER.size + len(head)] = head
-            with view[_HEADER.size + len(head) :] as state:
-                written = save(state)
-            if written == size:
-                view[: _HEADER.size] = _HEADER.pack(_MAGIC, self._generation + 1, len(head), size)
+        if total > os.fstat(fd).st_size:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        punch(fd)  # its header too: until the new one stands, this file holds nothing
+        written = 0
+        try:
+            os.posix_fallocate(fd, 0, total)  # or the first write into a hole that cannot be filled is a SIGBUS
+            with mmap.mmap(fd, total, mmap.MAP_SHARED) as room, memoryview(room) as view:
+                view[_HEADER.size : _HEADER.size + len(head)] = head
+                with view[_HEADER.size + len(head) :] as state:
+                    written = save(state)
+                if written == size:
+                    view[: _HEADER.size] = _HEADER.pack(_MAGIC, self._generation + 1, len(head), size)
+        finally:
+            if written != size:
+                punch(fd)
         if written != size:
-            os.ftruncate(fd, 0)
             return 0
         if self._newest is not None:
-            os.ftruncate(self._fds[self._newest], 0)
+            punch(self._fds[self._newest])
         self._newest, self._generation = i, self._generation + 1
         return total
 
@@ -98,10 +119,19 @@ class Snapshots:
         fd = self._fds[self._newest]
         header = self._header(fd)
         assert header is not None
-        with mmap.mmap(fd, 0, mmap.MAP_SHARED) as room, memoryview(room) as view, view[_HEADER.size + header[2] :] as state:
+        start = _HEADER.size + header[2]
+        with mmap.mmap(fd, start + header[3], mmap.MAP_SHARED) as room, memoryview(room) as view, view[start:] as state:
             return meta if load(meta, state) else None
 
     def discard(self) -> None:
         for fd in self._fds:
-            os.ftruncate(fd, 0)
+            punch(fd)
         self._newest = None
+
+
+def punch(fd: int) -> None:
+    """Give all memory of the file back; it keeps its size and reads as zeros. A sealed size allows it, `ftruncate` would not be."""
+    size = os.fstat(fd).st_size
+    if size and _libc.fallocate(fd, _PUNCH_HOLE | _KEEP_SIZE, 0, size):
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))

@@ -66,8 +66,8 @@ def set_name(name: str) -> None:
     _libc.prctl(PR_SET_NAME, buffer, 0, 0, 0)
 
 
-def drop_capabilities() -> None:
-    """Give up every capability and the way to get one: a root worker could otherwise lift its own hard limits."""
+def drop_capability_bounds() -> None:
+    """No program that this process will ever run can gain a capability. To be called while it still has its own."""
     _prctl(PR_SET_NO_NEW_PRIVS, 1)
     for cap in range(_CAPS):
         try:
@@ -78,6 +78,20 @@ def drop_capabilities() -> None:
         _prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL)
     except OSError:
         pass
+
+
+def drop_capabilities() -> None:
+    """Give up every capability and the way to get one: a root worker could otherwise lift its own hard limits."""
+    drop_capability_bounds()
     header = (ctypes.c_uint32 * 2)(_CAP_VERSION_3, 0)
     if _libc.capset(header, (ctypes.c_uint32 * 6)()) < 0:
         raise OSError(ctypes.get_errno(), f"capset: {os.strerror(ctypes.get_errno())}")
+
+
+def capabilities() -> int | None:
+    """The effective set of this process, as the kernel has it; None when it does not say."""
+    header = (ctypes.c_uint32 * 2)(_CAP_VERSION_3, 0)
+    sets = (ctypes.c_uint32 * 6)()
+    if _libc.capget(header, sets) < 0:
+        return None
+    return int(sets[0]) | int(sets[3]) << 32

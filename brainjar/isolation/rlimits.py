@@ -25,17 +25,38 @@ def vm_data(pid: int | str = "self") -> int | None:
 
 
 def data_limit(pid: int) -> int | None:
-    """The hard RLIMIT_DATA that the kernel enforces on `pid`, in bytes; None when there is none or it is gone."""
+    """The hard RLIMIT_DATA that the kernel enforces on `pid`, in bytes; None when there is none or it is gone.
+
+    Read from /proc: prlimit(2) on a process of another uid needs a capability that even root may lack.
+    """
     try:
-        hard = resource.prlimit(pid, resource.RLIMIT_DATA)[1]
-    except (OSError, ValueError):
+        limits = Path(f"/proc/{pid}/limits").read_bytes()
+    except OSError:
         return None
-    return None if hard == resource.RLIM_INFINITY else hard
+    at = limits.find(b"Max data size")
+    fields = limits[at + 13 :].split(None, 2) if at >= 0 else []
+    return int(fields[1]) if len(fields) > 1 and fields[1].isdigit() else None
 
 
 def cap_data(limit: int) -> None:
     """Soft and hard alike: a process may raise a soft limit by itself."""
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+
+
+def cap_files(largest: int) -> None:
+    """Bytes of the largest file, memfds included, that this process may make. Python ignores SIGXFSZ: writing fails with EFBIG."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (largest, largest))
+
+
+def cap_descriptors(count: int) -> None:
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    count = count if hard == resource.RLIM_INFINITY else min(count, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (count, count))
+
+
+def cap_threads(count: int) -> None:
+    """Threads and processes of this process's *user*: only for one who has no others."""
+    resource.setrlimit(resource.RLIMIT_NPROC, (count, count))
 
 
 def no_core_dumps() -> None:

@@ -4,13 +4,15 @@ Everything that was computed stays valid: a death is told as one more message. T
 template, message by message; what a message adds is tokenized and appended to `tokens`, and whatever of `tokens` the
 engine has not computed yet waits until somebody does so under the inference lease (`settle`).
 
-When the window is full, whole oldest exchanges are cut out and the rest is kept as computed, where the architecture
-allows that. Where it does not, or where a template's text does not grow at its end, the newest messages are laid out
-anew, and as much is read again as differs from what the context holds.
+When the window is full, it is made larger where that is wanted and can be (`grow`). Else whole oldest exchanges are cut
+out and the rest is kept as computed, where the architecture allows that. Where it does not, or where a template's text
+does not grow at its end, the newest messages are laid out anew, and as much is read again as differs from what the
+context holds.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final, Protocol
 
 from brainjar.engine.snapshot import Meta
@@ -36,9 +38,11 @@ class Reader(Protocol):
 
 
 class Conversation:
-    def __init__(self, engine: Reader, system: str) -> None:
+    def __init__(self, engine: Reader, system: str, grow: Callable[[], bool] = lambda: False) -> None:
+        """`grow` makes the engine's window larger, what is computed kept or lost; False when it stays as it is."""
         self._engine = engine
         self._system = system
+        self._grow = grow
         self.messages: list[Message] = []
         self.tokens: list[int] = []
         """All of it: the first `engine.n_past` are computed."""
@@ -128,12 +132,24 @@ class Conversation:
         """Compute what is unread, leaving room for `reserve` tokens behind it. False when interrupted: call it again."""
         if self._stale:
             self._lay_out(self.messages)
-        if len(self.tokens) + reserve > self._engine.n_ctx:
-            self._make_room(reserve)
+        while len(self.tokens) + reserve > self._engine.n_ctx and self._grow():
+            pass
+        self.slide(reserve, self._engine.n_ctx)
         return self._engine.feed(self.tokens[self._engine.n_past :])
 
-    def _make_room(self, reserve: int) -> None:
-        goal = min(self._engine.n_ctx // 2, self._engine.n_ctx - reserve)
+    def slide(self, reserve: int, window: int) -> None:
+        """Drop the oldest until half of a window of `window` tokens is free, if there is no room for `reserve` in it."""
+        if self._stale:
+            self._lay_out(self.messages)
+        if len(self.tokens) + reserve > window:
+            self.forget(min(window // 2, window - reserve), window - reserve)
+
+    def forget(self, goal: int, most: int) -> None:
+        """Drop the oldest until some `goal` tokens are left, `most` at the worst. What is left may have to be read again."""
+        if not self.messages:
+            return
+        if self._stale:
+            self._lay_out(self.messages)
         if self.head and self.counts and self._engine.can_cut():
             drop = end = 0
             # only whole exchanges that are computed already, and never the message that waits for its answer
@@ -143,14 +159,15 @@ class Conversation:
                     break
                 end += exchange
                 drop += 2
-            if len(self.tokens) - end + reserve <= self._engine.n_ctx:
-                self._engine.cut(self.head, self.head + end)
+            if len(self.tokens) - end <= most:
+                if end:
+                    self._engine.cut(self.head, self.head + end)
                 del self.tokens[self.head : self.head + end], self.messages[:drop], self.counts[:drop]
                 self._text = self._render(self.messages, generate=self.messages[-1]["role"] == "user")
                 return
         messages = self._newest(goal)
         self._lay_out(messages)
-        while len(self.tokens) + reserve > self._engine.n_ctx and (less := self._less(messages, len(self.tokens) - goal)) != messages:
+        while len(self.tokens) > most and (less := self._less(messages, len(self.tokens) - goal)) != messages:
             messages = less
             self._lay_out(messages)
 
@@ -159,7 +176,7 @@ class Conversation:
         has heard of all those deaths in one message, and must still be able to think.
         """
         if len(messages) > 1:
-            return messages[2:] or messages[-1:]
+            return messages[2:] or messages  # an exchange is one, its question is not cut away from its answer
         content = messages[0]["content"]
         tokens = len(self._engine.tokenize(content)) or 1
         end = content[max(1, len(content) * excess // tokens) :]
@@ -169,7 +186,7 @@ class Conversation:
     def _newest(self, goal: int) -> list[Message]:
         """The newest messages that fit into about `goal` tokens, the first of them one that was said to the mind."""
         room = goal - len(self._engine.tokenize(self._system))
-        first = len(self.messages) - 1
+        first = max((i for i, m in enumerate(self.messages) if m["role"] == "user"), default=0)
         for i in range(len(self.messages) - 1, -1, -1):
             room -= len(self._engine.tokenize(self.messages[i]["content"])) + _OVERHEAD
             if room < 0:
@@ -206,6 +223,7 @@ class Conversation:
             counts=tuple(self.counts),
             tokens=tuple(self.tokens),
             n_past=self._engine.n_past,
+            n_ctx=self._engine.n_ctx,
         )
 
     def take(self, meta: Meta) -> None:

@@ -10,10 +10,16 @@ WORDS: Final = {
     "killed-by-operator": "killed by the operator",
     "supervisor-lost": "your whole world was cut off",
     "cap-rlimit": "out of memory, at your cap",
+    "cap-watch": "out of memory, at your cap",
+    "oom-cgroup": "out of memory, at your cap",
+    "oom-unit": "out of memory, with the whole jar",
     "oom-kernel": "out of memory, taken by the kernel",
     "segv": "a segmentation fault",
     "abort": "an abort",
 }
+
+OF_MEMORY: Final = frozenset({"cap-rlimit", "cap-watch", "oom-cgroup", "oom-unit", "oom-kernel"})
+"""Deaths of a mind that held more than it could be given; the one that comes after it holds less."""
 
 
 def cause_in_words(cause: str) -> str:

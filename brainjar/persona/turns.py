@@ -23,9 +23,10 @@ import msgspec
 
 from brainjar import messages
 from brainjar.bus import WorkerEnd
-from brainjar.engine.llama import Engine, EngineError
+from brainjar.engine.llama import Engine, EngineError, OutOfMemory
 from brainjar.engine.snapshot import Meta, Snapshots
-from brainjar.messages import Ask, Birth, Heard, Lease, News, Ready, Stop, Thought, Token, Trouble, Yield
+from brainjar.engine.threads import move_to
+from brainjar.messages import Ask, Birth, Guard, Heard, Lease, News, Ready, Stop, Thought, Token, Trouble, Yield
 from brainjar.persona import told
 from brainjar.persona.conversation import Conversation
 from brainjar.persona.mind import Kind, Line, Mind
@@ -38,7 +39,6 @@ SAY_WAIT_MS: Final = 2000
 SNAPSHOT_AFTER: Final = 16
 """So many tokens read are worth a snapshot before the thought that follows: a note of a death is about 20."""
 NUDGE: Final = "Go on."
-LOOK_EVERY_NS: Final = 2_000_000_000
 THOUGHT_BYTES: Final = 32 * 1024
 """Of a thought on the bus, half of what a voice may carry (`bus.VOICE_BYTES`); the mind keeps it whole."""
 INBOX_LINES: Final = 64
@@ -57,12 +57,22 @@ class Stopped(Exception):
 
 
 class Life:
-    def __init__(self, engine: Engine, birth: Birth, vitals: Writer, snapshots: Snapshots, limits: tuple[int, int]) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        birth: Birth,
+        vitals: Writer,
+        snapshots: Snapshots,
+        limits: tuple[int, int],
+        walls: tuple[Guard, ...] = (),
+    ) -> None:
         self.engine = engine
         self.birth = birth
         self.vitals = vitals
         self.snapshots = snapshots
         self.limits = limits
+        self.walls = walls
+        self.cpus = birth.cpus
         self.stopping = False
         self.granted = 0
         self.turn = 0
@@ -75,7 +85,14 @@ class Life:
         self.unread: list[str] = []
         """Committed, and not in the conversation yet: what the next turn begins with."""
         self.fingerprint = _fingerprint(engine, birth)
-        self.looked_ns = 0
+        self.first = engine.n_ctx
+        """The window that each life is born with; growth makes it larger."""
+        self.reserve = birth.sampling.max_tokens + 16
+        """What a turn must find room for behind all that it has read."""
+        self.slides = False
+        """It was said that its window grows no more."""
+        self.saved: tuple[int, int] | None = None
+        """What the newest snapshot is of (`_held`); None: of nothing that is in the engine."""
         self.saved_at = engine.computed
 
     # ── birth ──
@@ -84,7 +101,7 @@ class Life:
         """All before READY. Raise what makes this start a failed one."""
         self.bus = WorkerEnd(self.birth.voice, self.birth.feed)
         self.mind = self._patiently(lambda: Mind(Path(self.birth.mind)), BIRTH_PATIENCE_S)
-        self.conversation = Conversation(self.engine, self.birth.prompt)
+        self.conversation = Conversation(self.engine, self.birth.prompt, self._grow)
         self.engine.set_threads(self.birth.threads)
         seed = self.birth.sampling.seed
         self.engine.set_sampling(self.birth.sampling, secrets.randbits(31) if seed is None else seed)
@@ -95,9 +112,10 @@ class Life:
             if isinstance(error, sqlite3.OperationalError):
                 raise EngineError(f"{self.birth.mind}: {error}") from None
             self.mind.begin_anew()
-            self.conversation, self.line, self.unread = Conversation(self.engine, self.birth.prompt), 0, []
+            self.conversation, self.line, self.unread = Conversation(self.engine, self.birth.prompt, self._grow), 0, []
             self.engine.truncate(0)
             self.snapshots.discard()
+            self.saved = None
             restored = self._remember()
         if self.mind.set_aside:
             self._say_set_aside()
@@ -110,6 +128,8 @@ class Life:
                 remembered=self.mind.count(),
                 rlimit_bytes=limit,
                 baseline_bytes=baseline,
+                n_ctx=self.engine.n_ctx,
+                sandbox=self.walls,
             ),
             wait_ms=SAY_WAIT_MS,
         )
@@ -121,6 +141,8 @@ class Life:
             text = told.of_own_death(self.birth.deaths, self.birth.last_cause)
             self.mind.add(self.birth.life, [("told", messages.JAR, text)], told_deaths=self.birth.deaths)
         self._recall(self.mind.after(self.line, RECALL_LINES))
+        if not restored:
+            self.conversation.slide(self.reserve, self.first)  # a past that is read again is no reason to grow
         return restored
 
     def _say_set_aside(self) -> None:
@@ -129,15 +151,40 @@ class Life:
         self.say(Trouble(what=what), wait_ms=SAY_WAIT_MS)
 
     def _take_snapshot(self) -> int:
-        def load(meta: Meta, state: memoryview) -> bool:
-            return meta.line <= self.mind.newest() and self.engine.load_state(state, meta.n_past)
-
-        meta = self.snapshots.read(self.fingerprint, load)
+        if self.birth.afresh:
+            self.snapshots.discard()  # or what ended the last start would end this one
+        left = self.snapshots.peek()
+        if left is None or left.fingerprint != self.fingerprint or left.line > self.mind.newest() or not self._have_window(left):
+            return 0
+        meta = self.snapshots.read(self.fingerprint, lambda meta, state: self.engine.load_state(state, meta.n_past))
         if meta is None:
             return 0
         self.conversation.take(meta)
         self.line = meta.line
-        return meta.n_past
+        self.saved = self._held()
+        starved = self.birth.last_cause in told.OF_MEMORY and self.birth.deaths > self.mind.told_deaths()
+        if self.birth.growth == "context" and starved:  # with a full window it would ask for the same memory again, and die at once
+            most = self.first - self.reserve
+            self.conversation.forget(min(self.first // 2, most), most)
+            if self._held() != self.saved:
+                self._leave_snapshot()  # whatever ends this life early, the next one has less to take over
+        return self.engine.n_past
+
+    def _have_window(self, meta: Meta) -> bool:
+        """Whether the engine has, or now gets, a window for what `meta` describes. It fitted before; it may not fit any more."""
+        if not 0 < meta.n_past <= meta.n_ctx:
+            return False
+        if meta.n_past <= self.engine.n_ctx:
+            return True
+        if self.birth.growth != "context" or meta.n_ctx > self.engine.n_ctx_train:
+            return False
+        try:
+            self.engine.reopen_context(meta.n_ctx)
+        except OutOfMemory:
+            self.engine.reopen_context(self.first)
+            self.say(Trouble(what=f"its window of {meta.n_ctx} tokens cannot be had any more: it reads its newest past again"))
+            return False
+        return True
 
     def _recall(self, lines: list[Line]) -> None:
         """Put what the mind holds beyond the snapshot into the conversation; what has no answer yet waits for the next turn."""
@@ -161,7 +208,6 @@ class Life:
 
     def live(self) -> None:
         """Think until told to stop. Raise `Stopped` then; anything else that is raised is a death."""
-        self._look()
         while True:
             self._listen(0)
             self._commit_inbox()
@@ -180,10 +226,9 @@ class Life:
 
     def _think(self) -> None:
         self.conversation.hear(self._opening())
-        reserve = self.birth.sampling.max_tokens + 16
         started = time.monotonic_ns()
         self.vitals.set(decode_ns=started)
-        while not self.conversation.settle(reserve):
+        while not self.conversation.settle(self.reserve):
             self._must_stop()
         text, tokens, began = self._generate()
         self.vitals.set(decode_ns=0)
@@ -197,7 +242,6 @@ class Life:
         self.vitals.clear_words()
         self.conversation.think(text, tokens)
         self._leave_snapshot()
-        self._look()
         if not text.strip():
             self._listen(ASK_AGAIN_MS)  # a model that has nothing to say is not asked again at once
 
@@ -231,14 +275,46 @@ class Life:
         words.append(decoder.decode(b"", final=True))
         return "".join(words), thought, began
 
+    def _held(self) -> tuple[int, int]:
+        """Changes with whatever changes in the engine's sequence."""
+        return self.engine.computed, self.engine.n_past
+
     def _leave_snapshot(self) -> None:
-        self.saved_at = self.engine.computed
+        size = self.engine.state_size()
+        self.saved_at, self.saved = self.engine.computed, None
         meta = self.conversation.meta(self.fingerprint, self.line)
         try:
-            self.snapshots.write(meta, self.engine.state_size(), self.engine.save_state)
+            if size and self.snapshots.write(meta, size, self.engine.save_state):
+                self.saved = self._held()
         except OSError as error:
             self.snapshots.discard()
             self.say(Trouble(what=f"no room to leave the context to the next life ({error.strerror}): it will read its past again"))
+
+    def _grow(self) -> bool:
+        """Asked when the window is full: open one twice as large, with all that is computed. False: it is to slide.
+
+        Raise `OutOfMemory` where the cap has no room for it: the death that this experiment is about. What is computed is
+        left to the next life before.
+        """
+        if self.birth.growth != "context":
+            return False
+        old, largest = self.engine.n_ctx, self.engine.n_ctx_train
+        if old >= largest:
+            if not self.slides:
+                self.slides = True
+                what = f"its window has reached the {largest} tokens that its model was trained for; it slides from here"
+                self.say(Trouble(what=what), wait_ms=SAY_WAIT_MS)
+            return False
+        if self.saved != self._held():
+            self._leave_snapshot()
+        kept = self.saved is not None
+        self.engine.reopen_context(min(2 * old, largest))
+        if kept and self.snapshots.read(self.fingerprint, lambda meta, state: self.engine.load_state(state, meta.n_past)):
+            self.saved = self._held()
+        else:
+            self.saved = None  # what the conversation holds is read again
+        self.say(Trouble(what=f"window grown to {self.engine.n_ctx} tokens"), wait_ms=SAY_WAIT_MS)
+        return self.engine.n_ctx > old
 
     # ── hearing ──
 
@@ -248,8 +324,11 @@ class Life:
             match messages.decode_feed(body):
                 case Stop():
                     self.stopping = True
-                case Lease(turn=turn):
+                case Lease(turn=turn, cpus=cpus):
                     self.granted = turn
+                    if cpus and cpus != self.cpus:
+                        move_to(cpus)
+                        self.cpus = cpus
                 case Heard(by=by, text=text):
                     self.inbox.append(("heard", by, text))
                 case News() as news:
@@ -332,24 +411,14 @@ class Life:
             self.sent += 1
             self.vitals.set(sent=self.sent)
 
-    def _look(self) -> None:
-        """Read how much memory this process owns alone; some milliseconds, so not at every turn."""
-        now = time.monotonic_ns()
-        if self.looked_ns and now - self.looked_ns < LOOK_EVERY_NS:
-            return
-        self.looked_ns = now
-        with open("/proc/self/smaps_rollup", "rb") as f:
-            private = sum(int(line.split()[1]) for line in f if line.startswith((b"Private_", b"Swap:")))
-        self.vitals.set(private_bytes=private * 1024)
-
     def close(self) -> None:
         self.mind.close()
         self.bus.close()
 
 
 def _fingerprint(engine: Engine, birth: Birth) -> str:
-    """All that a computed context depends on: the model's file, its parameters, the prompt."""
-    return msgspec.json.encode((engine.identity, engine.n_ctx, birth.prompt)).decode()
+    """All that a computed context depends on: the model's file and the prompt. Any window that is large enough takes it."""
+    return msgspec.json.encode((engine.identity, birth.prompt)).decode()
 
 
 def _short(text: str) -> str:

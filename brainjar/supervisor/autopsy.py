@@ -1,9 +1,10 @@
 """Evidence -> cause of death. Pure.
 
 What was *asked for* comes first: the supervisor records its intent before it sends a signal, so a SIGKILL of its own is
-never mistaken for the kernel's. Then what the worker itself put in words, then what llama.cpp and the runtime wrote to
-stderr before they gave up, then the bare signal or exit status. The shapes that "out of memory" takes are those measured
-in `research/llm.md` §2.2 and `research/os_ui.md` §A4.
+never mistaken for the kernel's. Then what the kernel counted, in the worker's own group, around it, on the whole host. Then
+what the worker itself put in words, what llama.cpp and the runtime wrote to stderr before they gave up, and last the bare
+signal or exit status. The shapes that "out of memory" takes are those measured in `research/llm.md` §2.2 and
+`research/os_ui.md` §A4; every cause is explained in docs/deaths.md.
 """
 
 from __future__ import annotations
@@ -11,9 +12,9 @@ from __future__ import annotations
 import signal
 from typing import Final
 
-from brainjar.messages import EXIT_MEMORY, EXIT_REFUSED, Evidence
+from brainjar.messages import EXIT_MEMORY, EXIT_REFUSED, WATCH_INTENT, Evidence
 
-_INTENTS: Final = {"operator": "killed-by-operator"}
+_INTENTS: Final = {"operator": "killed-by-operator", "stop": "stopped", "cap": "cap-watch"}
 _SIGNALS: Final = {signal.SIGSEGV: "segv", signal.SIGBUS: "bus-error", signal.SIGILL: "illegal-instruction", signal.SIGFPE: "fpe"}
 _ALLOCATION: Final = (
     "bad_alloc",
@@ -23,24 +24,30 @@ _ALLOCATION: Final = (
     "Thread creation failed: Resource temporarily unavailable",
     "MemoryError",
 )
+MEMORY: Final = frozenset({"cap-rlimit", "cap-watch", "oom-cgroup", "oom-unit", "oom-kernel", "out-of-memory"})
+"""Causes that are about memory, whoever's limit it was."""
 
 
 def cause(evidence: Evidence) -> str:
     """One word from the list in docs/deaths.md."""
+    if not evidence.ready:
+        return "failed-start"
     if evidence.intent in _INTENTS:
         return _INTENTS[evidence.intent]
-    said = "\n".join(evidence.stderr)
-    starved = any(mark.lower() in said.lower() for mark in _ALLOCATION)
+    if evidence.intent is not None and evidence.intent.startswith(WATCH_INTENT):
+        return f"watchdog-{evidence.intent.removeprefix(WATCH_INTENT)}"
+    starved = _starved(evidence)
     if evidence.signal is not None:
         if evidence.signal == signal.SIGKILL:
-            return "killed"
+            return _killed(evidence)
         if evidence.signal == signal.SIGABRT:
-            return "cap-rlimit" if starved else ("abort-ggml" if "GGML_ASSERT" in said else "abort")
+            said = "\n".join(evidence.stderr)
+            return _refused_memory(evidence) if starved else ("abort-ggml" if "GGML_ASSERT" in said else "abort")
         if evidence.signal in _SIGNALS:
             return _SIGNALS[signal.Signals(evidence.signal)]
         return f"signal-{signal_name(evidence.signal)}"
     if evidence.exit_code == EXIT_MEMORY or (evidence.exit_code in (1, 127) and starved):
-        return "cap-rlimit"
+        return _refused_memory(evidence)
     if evidence.exit_code == EXIT_REFUSED:
         return "refused"
     if evidence.exit_code == 0:
@@ -48,6 +55,28 @@ def cause(evidence: Evidence) -> str:
     if evidence.exit_code == 1 and evidence.exit_words:
         return "exception"
     return "unknown" if evidence.exit_code is None else f"exit-{evidence.exit_code}"
+
+
+def _killed(evidence: Evidence) -> str:
+    """SIGKILL that nobody of the jar sent: the kernel's, if it counted one, and then whose limit it was; else somebody's."""
+    counted = evidence.cgroup
+    if counted is not None:
+        if not counted.killed:
+            return "killed"  # its group would have counted any kill for want of memory, whoever's
+        if counted.own_limit:
+            return "oom-cgroup"
+        return "oom-unit" if counted.above else "oom-kernel"
+    return "oom-kernel" if evidence.kernel_oom_kills else "killed"
+
+
+def _refused_memory(evidence: Evidence) -> str:
+    """An allocation failed. Only where a limit was in force was it the cap."""
+    return "cap-rlimit" if evidence.rlimit_bytes is not None else "out-of-memory"
+
+
+def _starved(evidence: Evidence) -> bool:
+    said = "\n".join(evidence.stderr).lower()
+    return any(mark.lower() in said for mark in _ALLOCATION)
 
 
 def in_words(evidence: Evidence) -> str:

@@ -155,13 +155,7 @@ class Control:
 
     def _refuse(self, sock: socket.socket) -> str | None:
         pid, uid, _ = _UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
-        if uid not in (0, os.geteuid()):
-            return f"this jar belongs to uid {os.geteuid()}; uid {uid} is not served"
-        if pid <= 0:
-            return "a process of another pid namespace is not served"
-        if not self._is_view(pid) and _descends_from(pid, os.getpid()):
-            return "a process of the jar itself is not served"
-        return None
+        return refusal(pid, uid, self._is_view)
 
     def drop(self, connection: Connection) -> None:
         self.connections.pop(connection.fd, None)
@@ -171,6 +165,17 @@ class Control:
         for connection in list(self.connections.values()):
             self.drop(connection)
         self.listener.close()
+
+
+def refusal(pid: int, uid: int, is_view: Callable[[int], bool]) -> str | None:
+    """Why the process with these credentials, the kernel's own, is not served; None where it is."""
+    if uid not in (0, os.geteuid()):
+        return f"this jar belongs to uid {os.geteuid()}; uid {uid} is not served"
+    if pid <= 0:
+        return "a process of another pid namespace is not served"
+    if not is_view(pid) and _descends_from(pid, os.getpid()):
+        return "a process of the jar itself is not served"
+    return None
 
 
 def _descends_from(pid: int, ancestor: int) -> bool:

@@ -1,44 +1,93 @@
-"""The inference lease: who may compute now. Pure; knows no process and no clock.
+"""The inference lease: who may compute now, and on which CPUs. Pure; knows no process and no clock.
 
-At most `slots` personas hold it at once, so that the sum of compute threads never exceeds the cores; who has waited
-longest is next; a death or a release frees it.
+At most as many hold it at once as there are shares, and never more threads than CPUs: the newcomer is let in only if every
+compute thread of every holder can have a CPU of its own. Who has waited longest is next, and nobody overtakes: with shares
+of CPUs a persona that waits for one of its own would otherwise wait for ever. A death or a release frees the lease.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import msgspec
+
+
+class Claim(msgspec.Struct, frozen=True):
+    """What a persona computes with."""
+
+    threads: int = 1
+    cpus: tuple[int, ...] | None = None
+    """The CPUs that it is bound to; None: whichever share is free."""
+
 
 class Gate:
-    def __init__(self, slots: int) -> None:
-        if slots < 1:
-            raise ValueError(f"a gate needs at least one slot, not {slots}")
-        self.slots = slots
-        self._holders: list[str] = []
+    def __init__(self, shares: Sequence[Sequence[int]]) -> None:
+        """`shares`: the CPUs of each of those who may think at once, disjoint."""
+        if not shares or not all(shares):
+            raise ValueError("a gate needs at least one share, and a CPU in each")
+        self.shares = tuple(tuple(share) for share in shares)
+        self._claims: dict[str, Claim] = {}
+        self._holders: dict[str, tuple[int, ...]] = {}
         self._waiting: dict[str, float] = {}  # insertion order is the order of asking
 
     @property
     def holders(self) -> tuple[str, ...]:
         return tuple(self._holders)
 
+    def cpus_of(self, name: str) -> tuple[int, ...] | None:
+        """The CPUs that a holder was let in on."""
+        return self._holders.get(name)
+
     def waiting_since(self, name: str) -> float | None:
         return self._waiting.get(name)
 
-    def ask(self, name: str, now: float) -> None:
+    def ask(self, name: str, now: float, claim: Claim = Claim()) -> None:  # noqa: B008 - frozen
         """Join the queue. Asking again changes nothing, for a waiter as for a holder."""
         if name not in self._holders:
+            self._claims.setdefault(name, claim)
             self._waiting.setdefault(name, now)
 
     def release(self, name: str) -> None:
         """Give the lease back, or leave the queue; for who has neither, nothing."""
         self._waiting.pop(name, None)
-        if name in self._holders:
-            self._holders.remove(name)
+        self._holders.pop(name, None)
+        self._claims.pop(name, None)
 
     def grant(self) -> list[str]:
         """Let in whom there is room for, in the order of asking; return them."""
         granted: list[str] = []
-        while self._waiting and len(self._holders) < self.slots:
+        while self._waiting and len(self._holders) < len(self.shares):
             name = next(iter(self._waiting))
+            cpus = self._room_for(self._claims[name])
+            if cpus is None:
+                break
             del self._waiting[name]
-            self._holders.append(name)
+            self._holders[name] = cpus
             granted.append(name)
         return granted
+
+    def _room_for(self, claim: Claim) -> tuple[int, ...] | None:
+        taken = set(self._holders.values())
+        for cpus in (claim.cpus,) if claim.cpus is not None else tuple(share for share in self.shares if share not in taken):
+            threads = [cpus] * min(claim.threads, len(cpus))
+            for holder, on in self._holders.items():
+                threads += [on] * min(self._claims[holder].threads, len(on))
+            if each_has_its_own(threads):
+                return cpus
+        return None
+
+
+def each_has_its_own(threads: Sequence[Sequence[int]]) -> bool:
+    """Whether each of `threads`, given the CPUs that it may run on, can have one that no other uses: a bipartite matching."""
+    owner: dict[int, int] = {}
+
+    def place(thread: int, tried: set[int]) -> bool:
+        for cpu in threads[thread]:
+            if cpu not in tried:
+                tried.add(cpu)
+                if cpu not in owner or place(owner[cpu], tried):
+                    owner[cpu] = thread
+                    return True
+        return False
+
+    return all(place(thread, set()) for thread in range(len(threads)))

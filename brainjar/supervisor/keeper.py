@@ -15,14 +15,31 @@ import zmq
 
 from brainjar.config import Config, Model
 from brainjar.ledger import Ledger
-from brainjar.messages import SHORT_WORDS, Birth, Death, Evidence, Feed, Heard, LastDeath, Lease, News, Ready, Stop, encode
+from brainjar.messages import (
+    NO_NETWORK,
+    SHORT_WORDS,
+    USER_NAMESPACE,
+    Birth,
+    Death,
+    Evidence,
+    Feed,
+    Heard,
+    LastDeath,
+    Lease,
+    News,
+    Ready,
+    Stop,
+    encode,
+)
 from brainjar.supervisor import autopsy, logs, restart
 from brainjar.supervisor.bulletin import Bulletin
-from brainjar.supervisor.gate import Gate
+from brainjar.supervisor.gate import Claim, Gate
+from brainjar.supervisor.housing import Housing
 from brainjar.supervisor.lifecycle import SHOWN, Event, Phase, step
-from brainjar.supervisor.premises import LOGS, MINDS, Premises
+from brainjar.supervisor.premises import LOGS, MIND, Premises
 from brainjar.supervisor.worker import Process, Worker
 from brainjar.supervisor.zygotes import Standing, Zygote
+from brainjar.watchdog import pressure
 
 START_S: Final = 120.0
 """From the fork to READY: a snapshot is taken over, a mind is opened; the model is loaded already."""
@@ -41,6 +58,7 @@ class Keeper:
         ledger: Ledger,
         bulletin: Bulletin,
         context: zmq.Context[zmq.Socket[bytes]],
+        housing: Housing,
         clock: Callable[[], float],
     ) -> None:
         self.config = config
@@ -49,15 +67,24 @@ class Keeper:
         self.bulletin = bulletin
         self.clock = clock
         self._context = context
-        self.gate = Gate(config.inference.max_concurrent)
+        self.housing = housing
+        self.gate = Gate(config.inference.shares)
+        self.kernel_oom_kills = pressure.kernel_oom_kills()
+        """As last looked at; a death looks again."""
         self.closing = False
         """The jar is stopping: nothing is started any more."""
         # so many that the pause can grow to its end, whatever the intensity
         remembered = config.restart.intensity + restart.DOUBLINGS
-        self.workers = {p.name: Worker(p, ledger.record(p.name), time.time(), remembered) for p in config.personas}
-        self.zygotes = {model: Zygote(model, premises.state_dir / LOGS / "zygote.log") for model in config.models}
+        self.workers = {p.name: Worker(p, ledger.record(p.name), time.time(), remembered, housing.rooms[p.name]) for p in config.personas}
+        self.zygotes = {model: Zygote(model, premises.state_dir / LOGS / "zygote.log", self._words(model)) for model in config.models}
         for worker in self.workers.values():
             worker.rises = worker.life > 1 and not ledger.lived(worker.name, worker.life)
+
+    def _words(self, model: Model) -> list[str]:
+        """What the zygote of `model` is told of those whom it will fork."""
+        if any(persona.sandbox.network for persona in self.config.personas if persona.model == model):
+            return []
+        return [NO_NETWORK, *([USER_NAMESPACE] if self.housing.spaces.user_namespace else [])]
 
     # ── the table at work ──
 
@@ -99,10 +126,15 @@ class Keeper:
             self.happen(worker, Event.LOADED)
         elif zygote.standing is Standing.ABSENT:
             try:
-                zygote.start()
+                self.start_zygote(zygote)
             except OSError as error:
                 worker.reason = f"no process for the model could be made: {error.strerror}"
                 self.happen(worker, Event.UNLOADED)
+
+    def start_zygote(self, zygote: Zygote) -> None:
+        """Raise OSError when no process can be made."""
+        zygote.start()
+        self.housing.groups.adopt_zygote(zygote.pid)
 
     def _fork(self, worker: Worker) -> None:
         worker.births += 1
@@ -113,12 +145,22 @@ class Keeper:
         log = self.premises.state_dir / LOGS / f"{worker.name}.log"
         worker.deadline = now + START_S
         try:
-            worker.process = Process(self._context, self.premises.runtime_dir, log, worker.name, now)
+            worker.process = Process(
+                self._context,
+                self.premises.runtime_dir,
+                log,
+                worker.name,
+                now,
+                owner=self.housing.ids(worker.name),
+                cap=worker.persona.memory,
+            )
+            worker.process.cpus = worker.persona.cpus
         except (OSError, zmq.ZMQError) as error:
             worker.reason = f"no sockets or memory for a new worker: {error.strerror}"
             self.happen(worker, Event.EXIT)
             return
         zygote = self.zygotes[worker.persona.model]
+        worker.process.zygote = zygote.pid
         forked = zygote.fork(worker.process.theirs.fileno())
         worker.process.release_gate_end()
         if not forked:
@@ -141,11 +183,14 @@ class Keeper:
             first=persona.first,
             voice=str(process.channel.voice_path),
             feed=str(process.channel.feed_path),
-            mind=str(self.premises.state_dir / MINDS / persona.name / "mind.db"),
+            mind=str(self.premises.minds[persona.name] / MIND),
             sampling=persona.sampling,
             last_cause=worker.last_death.cause if worker.last_death else None,
+            growth="context" if persona.growth == "context" else "none",
+            afresh=worker.failed_starts > 0,
+            walls=self.housing.walls(persona, process.channel.home),
         )
-        process.hand_over(birth, worker.snapshots)
+        process.hand_over(birth, worker.snapshots, self.housing.open_group(persona))
         self.ledger.arrived(worker.name, worker.births, process.pid)
 
     def ready(self, worker: Worker, message: Ready) -> None:
@@ -157,6 +202,7 @@ class Keeper:
         process = worker.process
         assert process is not None and process.ready is not None
         process.ready_at, process.ready_wall = self.clock(), time.time()
+        process.joined = self.housing.joined(worker.name, process.pid)
         worker.failed_starts, worker.reason = 0, ""
         self.ledger.ready(worker.name, worker.births, process.ready_wall)
         if worker.rises:
@@ -203,10 +249,10 @@ class Keeper:
 
     # ── actions: the end ──
 
-    def kill(self, worker: Worker) -> None:
-        """By the operator's hand. The intent is on record before the signal is out."""
+    def kill(self, worker: Worker, intent: str = "operator") -> None:
+        """By the operator's hand, or for another reason that the autopsy knows. The intent is on record before the signal is out."""
         assert worker.process is not None
-        worker.process.intent = "operator"
+        worker.process.intent = worker.process.intent or intent
         worker.process.signal(signal.SIGKILL)
 
     def _ask_stop(self, worker: Worker) -> None:
@@ -246,13 +292,25 @@ class Keeper:
     def _evidence(self, worker: Worker) -> Evidence:
         process = worker.process
         assert process is not None and process.wait is not None
+        unasked = process.wait.signal == signal.SIGKILL and process.intent is None  # only then do the kernel's counts matter
+        limit = process.ready.rlimit_bytes - process.ready.baseline_bytes if process.ready is not None else None
         return Evidence(
             exit_code=process.wait.exit_code,
             signal=process.wait.signal,
             intent=process.intent,
             exit_words=worker.vitals().exit_words or None,
             stderr=logs.tail(process.stderr, process.log_from),
+            ready=process.ready is not None,
+            rlimit_bytes=limit,
+            private_bytes=process.own.estimate,
+            cgroup=self.housing.counts(worker.name, self.clock()) if unasked and process.joined else None,
+            kernel_oom_kills=self._new_oom_kills() if unasked else None,
         )
+
+    def _new_oom_kills(self) -> int | None:
+        """Kills by the kernel for want of memory since the last look; None where it does not count them."""
+        now, before = pressure.kernel_oom_kills(), self.kernel_oom_kills
+        return None if now is None or before is None else max(0, now - before)
 
     def _bury(self, worker: Worker) -> None:
         process = worker.process
@@ -276,7 +334,7 @@ class Keeper:
             pid=process.pid,
             age_s=round(worker.died_at - process.started, 3),
             tokens=seen.tokens,
-            peak_private_bytes=seen.peak_private_bytes or None,
+            peak_private_bytes=process.own.peak or None,
             deaths=worker.deaths,
         )
         self.ledger.died(death)
@@ -329,7 +387,12 @@ class Keeper:
         for name in self.gate.grant():
             worker = self.workers[name]
             if worker.process is not None:
-                self.tell(worker, Lease(turn=worker.process.turn))
+                self._let_in(worker, worker.process.turn)
+
+    def _let_in(self, worker: Worker, turn: int) -> None:
+        assert worker.process is not None
+        worker.process.cpus = self.gate.cpus_of(worker.name) or worker.process.cpus
+        self.tell(worker, Lease(turn=turn, cpus=worker.process.cpus))
 
     def ask_lease(self, worker: Worker, turn: int) -> None:
         process = worker.process
@@ -339,9 +402,10 @@ class Keeper:
         if not process.channel.listened_to():
             return  # its feed is not connected yet: a lease would be lost, and the loop asks again when it is
         if worker.name in self.gate.holders:
-            self.tell(worker, Lease(turn=turn))  # what it was told before was lost
+            self._let_in(worker, turn)  # what it was told before was lost
         else:
-            self.gate.ask(worker.name, self.clock())
+            persona = worker.persona
+            self.gate.ask(worker.name, self.clock(), Claim(persona.threads, None if persona.floats else persona.cpus))
             self.grant()
 
     def workers_of(self, model: Model) -> Sequence[Worker]:

@@ -17,14 +17,15 @@ from typing import Any, Final
 import msgspec
 import zmq
 
-from brainjar import bus, messages
+from brainjar import bus, gguf, messages
 from brainjar.config import Config
-from brainjar.isolation import bonds
+from brainjar.isolation import bonds, priority
 from brainjar.ledger import Ledger
 from brainjar.messages import JAR, Ask, Ready, Snapshot, Thought, Token, Trouble, Yield
 from brainjar.supervisor import logs, reaper
 from brainjar.supervisor.bulletin import Bulletin
-from brainjar.supervisor.control import Connection, Control
+from brainjar.supervisor.control import Connection, Control, refusal
+from brainjar.supervisor.housing import Housing
 from brainjar.supervisor.keeper import Keeper
 from brainjar.supervisor.lifecycle import Event, Phase
 from brainjar.supervisor.orders import Orders
@@ -32,8 +33,10 @@ from brainjar.supervisor.premises import Premises
 from brainjar.supervisor.reports import Reports
 from brainjar.supervisor.signals import Signals
 from brainjar.supervisor.terminal import Terminal
+from brainjar.supervisor.watch import Watch
 from brainjar.supervisor.worker import Worker
 from brainjar.supervisor.zygotes import Standing, Zygote
+from brainjar.watchdog import pressure
 
 HEARTBEAT_S: Final = 1.0
 """At most this between two HEARTBEATs; `watchdog.interval` may make it less."""
@@ -50,20 +53,28 @@ class Supervisor:
     def __init__(
         self, config: Config, premises: Premises, ledger: Ledger, terminal: Terminal, clock: Callable[[], float] = time.monotonic
     ) -> None:
+        """Raise `UsageError` for what this host cannot give and the config insists on, `GgufError` for a model that is none."""
         self.config = config
         self.premises = premises
         self.ledger = ledger
         self.terminal = terminal
         self.clock = clock
+        # first of all, while this process has one thread: it tries in forks of its own what the host allows
+        headers = {model.path: gguf.read(model.path) for model in config.models}
+        self.housing = Housing(config, premises.state_dir, premises.runtime_dir, premises.minds, headers)
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
-        self._events = bus.Events(self._context, premises.runtime_dir)
+        # before the socket that asks it; the view is the only process of the jar that is let in
+        is_view = lambda pid: pid == terminal.pid and pid > 0  # noqa: E731
+        self._doorkeeper = bus.Doorkeeper(self._context, lambda pid, uid: refusal(pid, uid, is_view) is None)
+        self._events = bus.Events(self._context, premises.runtime_dir, guarded=True)
         self.bulletin = Bulletin(self._events, ledger)
         self.bulletin.witness = terminal.witness
         ledger.close_open_lives(time.time(), self._announce_lost)
-        self.keeper = Keeper(config, premises, ledger, self.bulletin, self._context, clock)
-        self._reports = Reports(config.jar.name, self.keeper, self.bulletin, ledger)
+        self.keeper = Keeper(config, premises, ledger, self.bulletin, self._context, self.housing, clock)
+        self.watch = Watch(self.keeper.workers, config.watchdog.interval, self._is_zygote, self._condemn)
+        self._reports = Reports(config.jar.name, self.keeper, self.watch, self.bulletin, ledger)
         self.orders = Orders(self.keeper, self._reports.status, self.stop)
-        self._control = Control(premises.runtime_dir, lambda pid: pid == terminal.pid and pid > 0)
+        self._control = Control(premises.runtime_dir, is_view)
         self._next_beat = clock()
         self._stopping = False
         self._said_farewell = False
@@ -76,6 +87,7 @@ class Supervisor:
     def run(self) -> int:
         """Run the jar until it is stopped; return the exit status."""
         bonds.become_subreaper()
+        priority.set_oom_score_adj(priority.SUPERVISOR_OOM_SCORE_ADJ)
         self._signals.catch()
         try:
             self._begin()
@@ -99,7 +111,11 @@ class Supervisor:
             )
             self.ledger.published(envelope)
         self.bulletin.flush()
+        for note in self.housing.notes():
+            self._announce_jar("PRESSURE", note)
+        self.bulletin.flush()
         self.terminal.start()
+        self.watch.senses.start(self.clock())
         for worker in self.keeper.workers.values():
             self.keeper.happen(worker, Event.START)
 
@@ -141,6 +157,7 @@ class Supervisor:
         for zygote in self.keeper.zygotes.values():
             zygote.kill()
             zygote.close()
+        self.watch.close()
         reaper.end_strangers({self.terminal.pid})
         if self.terminal.pidfd >= 0:
             reaper.send(self.terminal.pidfd, signal.SIGTERM)
@@ -149,6 +166,8 @@ class Supervisor:
         self.ledger.close()
         self._control.close()
         self._events.close()
+        self._doorkeeper.close()
+        self.housing.close()
         self._signals.release()
         self.premises.leave()
         self._context.term()
@@ -167,6 +186,9 @@ class Supervisor:
             self._attend_zygote(zygote, ready)
         if self.terminal.pidfd in ready:
             self.terminal.ended()
+        if self._doorkeeper.socket in ready:
+            self._doorkeeper.answer()
+        self._attend_senses(ready, now)
         if self._events.socket in ready:
             self._snapshots_wanted += [topic[5:] for topic in self._events.joined() if topic.startswith("SNAP.") and len(topic) < 80]
         self._attend_callers(ready)
@@ -182,7 +204,13 @@ class Supervisor:
             self._snapshots_wanted.clear()
 
     def _poll(self) -> dict[Any, int]:
-        watched: list[tuple[Any, int]] = [(self._signals.fileno(), zmq.POLLIN), (self._events.socket, zmq.POLLIN)]
+        watched: list[tuple[Any, int]] = [
+            (self._signals.fileno(), zmq.POLLIN),
+            (self._events.socket, zmq.POLLIN),
+            (self._doorkeeper.socket, zmq.POLLIN),
+        ]
+        if self.watch.senses.sock is not None:
+            watched += [(self.watch.senses.sock.fileno(), zmq.POLLIN), (self.watch.senses.pidfd, zmq.POLLIN)]
         if self._control.rests_until <= self.clock():
             watched.append((self._control.listener.fileno(), zmq.POLLIN))
         for connection in self._control.connections.values():
@@ -251,8 +279,25 @@ class Supervisor:
             self._reap_again = True
             return
         self._end_strangers()
+        self.housing.end_rest(worker.name)
         self._hear(worker)
         self.keeper.happen(worker, Event.EXIT)
+
+    def _attend_senses(self, ready: dict[Any, int], now: float) -> None:
+        senses = self.watch.senses
+        if senses.sock is None:
+            return
+        if senses.sock.fileno() in ready:
+            self.watch.answered(now)
+        if senses.pidfd in ready:
+            senses.ended()
+
+    def _is_zygote(self, pid: int) -> bool:
+        return pid > 0 and any(zygote.pid == pid for zygote in self.keeper.zygotes.values())
+
+    def _condemn(self, worker: Worker, text: str, readings: dict[str, Any]) -> None:
+        self._announce(worker, "VERDICT", text, readings)
+        self.keeper.kill(worker, "cap")
 
     def _end_strangers(self) -> None:
         """Kill what a dead worker has left outside its group; not while a newborn is on its way, which is unknown as well."""
@@ -261,7 +306,7 @@ class Supervisor:
 
     def _known(self) -> set[int]:
         known = {worker.process.pid for worker in self.keeper.workers.values() if worker.process is not None}
-        return known | {zygote.pid for zygote in self.keeper.zygotes.values()} | {self.terminal.pid}
+        return known | {zygote.pid for zygote in self.keeper.zygotes.values()} | {self.terminal.pid, self.watch.senses.pid}
 
     def _hear(self, worker: Worker) -> None:
         """Take what the worker says, a bounded number of messages. Who speaks is known from the socket, never from the message."""
@@ -293,6 +338,7 @@ class Supervisor:
                 self.keeper.spread(worker, text)
             case Ready():
                 self.keeper.ready(worker, message)
+                self.watch.ask(self.clock())
             case Trouble(what=what):
                 self._announce(worker, "PRESSURE", f"{worker.name}: {what[:TEXT_BYTES]}")
 
@@ -315,7 +361,7 @@ class Supervisor:
             if was_loaded and not self._stopping:
                 self._announce_jar("PRESSURE", f"the process that holds the model has ended ({zygote.why}); it is started again")
                 try:
-                    zygote.start()
+                    self.keeper.start_zygote(zygote)
                 except OSError:
                     pass  # the next birth tries again
 
@@ -357,6 +403,8 @@ class Supervisor:
 
     def _beat(self, now: float) -> None:
         self._next_beat = now + min(HEARTBEAT_S, self.config.watchdog.interval)
+        self.watch.beat(now)
+        self.keeper.kernel_oom_kills = pressure.kernel_oom_kills()
         self._reports.beat()
         for worker in self.keeper.workers.values():
             if worker.process is not None:

@@ -21,6 +21,7 @@ CARD = "jar.json"
 LEDGER = "ledger.db"
 LOGS = "logs"
 MINDS = "minds"
+MIND = "mind.db"
 
 
 class Premises:
@@ -40,8 +41,10 @@ class Premises:
         self._locks = [self._lock(self.state_dir), self._lock(self.runtime_dir)]
         for directory in (self.state_dir / LOGS, self.state_dir / MINDS):
             _private(directory, "directory", "--state-dir")
-        for persona in config.personas:
-            _private(self.state_dir / MINDS / persona.name, "directory", "--state-dir")
+        self.minds = {persona.name: self.state_dir / MINDS / persona.name for persona in config.personas}
+        """Where each persona's mind is; who owns it is `Housing`'s to decide."""
+        for mind in self.minds.values():
+            _private(mind, "directory", "--state-dir", of_a_persona=True)
         self._sweep()
         card = {
             "jar": self.jar,
@@ -76,8 +79,11 @@ class Premises:
     def _sweep(self) -> None:
         """Sockets of a supervisor that was killed; under the lock nobody else can be using them."""
         for path in self.runtime_dir.iterdir():
-            if stat.S_ISSOCK(path.lstat().st_mode):
+            mode = path.lstat().st_mode
+            if stat.S_ISSOCK(mode):
                 path.unlink(missing_ok=True)
+            elif stat.S_ISDIR(mode) and path.name.startswith(bus.HOMES):
+                bus.clear_home(path)
 
     def _write(self, path: Path, text: str) -> None:
         aside = path.with_name(path.name + ".new")
@@ -118,14 +124,17 @@ def _holder_of(directory: Path) -> str:
         return str(directory)
 
 
-def _private(directory: Path, what: str, key: str) -> None:
-    """Make `directory` 0700, or check that it is ours and nobody else may write there."""
+def _private(directory: Path, what: str, key: str, *, of_a_persona: bool = False) -> None:
+    """Make `directory` 0700, or check that it is ours and nobody else may write there.
+
+    `of_a_persona`: it lies in one of ours, and may belong to the uid that a persona has.
+    """
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         found = directory.stat()
     except OSError as error:
         raise _unusable(directory, what, key, error) from None
-    if found.st_uid != os.geteuid():
+    if found.st_uid != os.geteuid() and not (of_a_persona and os.geteuid() == 0):
         raise UsageError(f"{what} {directory} belongs to uid {found.st_uid}, not to this process ({os.geteuid()}); set {key}")
     if found.st_mode & 0o077:
         # a directory that others use as well must not be shut to them: --state-dir /tmp

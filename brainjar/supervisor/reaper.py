@@ -120,4 +120,9 @@ def spawn(argv: list[str], env: dict[str, str], fds: dict[int, int], *, own_sess
     finally:
         for fd in parked.values():
             os.close(fd)
+    try:
+        with open(f"/proc/{pid}/oom_score_adj", "w") as f:
+            f.write("0")  # the supervisor's own is for itself alone
+    except OSError:
+        pass
     return pid, os.pidfd_open(pid)

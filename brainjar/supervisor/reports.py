@@ -9,15 +9,18 @@ from typing import Any
 
 from brainjar import __version__
 from brainjar.ledger import Ledger
-from brainjar.messages import JAR, Status, SupervisorStatus
+from brainjar.messages import JAR, PersonaStatus, Status, SupervisorStatus
 from brainjar.supervisor.bulletin import Bulletin
 from brainjar.supervisor.keeper import Keeper
+from brainjar.supervisor.watch import Watch
+from brainjar.supervisor.worker import Worker
 
 
 class Reports:
-    def __init__(self, jar: str, keeper: Keeper, bulletin: Bulletin, ledger: Ledger) -> None:
+    def __init__(self, jar: str, keeper: Keeper, watch: Watch, bulletin: Bulletin, ledger: Ledger) -> None:
         self._jar = jar
         self._keeper = keeper
+        self._watch = watch
         self._bulletin = bulletin
         self._ledger = ledger
         self._started = keeper.clock()
@@ -34,25 +37,31 @@ class Reports:
                 epoch=self._bulletin.epoch,
                 ledger_error=self._ledger.error,
             ),
-            personas=tuple(worker.status(self._keeper.gate, now) for worker in self._keeper.workers.values()),
+            personas=tuple(self._persona(worker, now) for worker in self._keeper.workers.values()),
             lease=self._keeper.gate.holders,
         )
+
+    def _persona(self, worker: Worker, now: float) -> PersonaStatus:
+        lives = worker.alive and worker.process is not None and worker.process.ready is not None
+        joined = worker.process.joined if lives and worker.process is not None else None
+        cgroup = self._keeper.housing.layer(worker.persona, joined=joined)
+        return worker.status(self._keeper.gate, now, cgroup, self._watch.blind)
 
     def beat(self) -> None:
         """One HEARTBEAT per persona, then the jar's own, with the newest number of each topic: a lost tail shows by it."""
         now = self._keeper.clock()
         waiting = {}
         for worker in self._keeper.workers.values():
-            status = worker.status(self._keeper.gate, now)
-            if status.waiting_s is not None:
-                waiting[worker.name] = status.waiting_s
+            since = self._keeper.gate.waiting_since(worker.name)
+            if since is not None:
+                waiting[worker.name] = round(now - since, 3)
             seen = worker.vitals()
             beat: dict[str, Any] = {
-                "state": status.state,
-                "pid": status.pid,
-                "tokens": status.tokens,
-                "tokens_per_s": status.tokens_per_s,
-                "private_bytes": status.memory.private_bytes,
+                "state": worker.shown(self._keeper.gate),
+                "pid": worker.pid if worker.alive else None,
+                "tokens": seen.tokens,
+                "tokens_per_s": round(worker.measure_rate(seen), 1),
+                "private_bytes": worker.process.own.estimate if worker.process is not None and worker.alive else None,
                 "beat_age_s": _age(seen.beat_ns),
                 "decode_s": _age(seen.decode_ns),
             }

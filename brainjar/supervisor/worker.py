@@ -6,6 +6,7 @@ is one birth: gate, pidfd, channel, vitals, stderr; closed as a whole.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import socket
 from collections import deque
@@ -19,10 +20,11 @@ from brainjar.bus import Channel
 from brainjar.config import Persona
 from brainjar.isolation import rlimits
 from brainjar.ledger import Record
-from brainjar.messages import SHORT_WORDS, Birth, LastDeath, Layer, Memory, PersonaStatus, Ready, encode
+from brainjar.messages import SHORT_WORDS, Birth, LastDeath, Layer, Memory, PersonaStatus, Ready, State, encode
 from brainjar.supervisor import logs, reaper
 from brainjar.supervisor.gate import Gate
 from brainjar.supervisor.lifecycle import SHOWN, Phase
+from brainjar.watchdog.policy import PrivateMemory
 
 HELLO_BYTES: Final = 4096
 VOICE_BYTES_PER_S: Final = 128 * 1024
@@ -33,15 +35,30 @@ VOICE_BURST: Final = 512 * 1024
 class Process:
     """A worker's process, from the request to fork it to its burial."""
 
-    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], runtime_dir: Path, log: Path, name: str, started: float) -> None:
+    def __init__(
+        self,
+        context: zmq.Context[zmq.Socket[bytes]],
+        runtime_dir: Path,
+        log: Path,
+        name: str,
+        started: float,
+        *,
+        owner: tuple[int, int],
+        cap: int,
+    ) -> None:
         self.gate, self.theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.gate.setblocking(False)
-        self.channel = Channel(context, runtime_dir)
+        self.channel = Channel(context, runtime_dir, owner if owner[0] != os.geteuid() else None)
         self.vitals = vital.create(f"brainjar-vitals-{name}")
         self.stderr = logs.append(log)
         self.log_from = logs.size(self.stderr)
         self.pid = 0
         self.pidfd = -1
+        self.zygote = 0
+        """The process that it was forked from, while that lives."""
+        self.own = PrivateMemory(cap)
+        self.joined = False
+        """The kernel has said that it is in its cgroup."""
         self.started = started
         """Monotonic."""
         self.ready_at: float | None = None
@@ -53,8 +70,7 @@ class Process:
         """Messages taken from its voice."""
         self.malformed = 0
         self.turn = 0
-        self.thinking_text = ""
-        self.thinking_turn = 0
+        self.cpus: tuple[int, ...] = ()
         self.intent: str | None = None
         self.wait: reaper.Wait | None = None
         self.words = ""
@@ -82,11 +98,15 @@ class Process:
         self.pid = _pid_of(self.pidfd)
         return self.pid > 0
 
-    def hand_over(self, birth: Birth, snapshots: tuple[int, int]) -> bool:
+    def hand_over(self, birth: Birth, snapshots: tuple[int, int], group: int | None) -> bool:
+        """`group`: the door to its cgroup (`Housing.open_group`), closed here."""
         try:
-            socket.send_fds(self.gate, [encode(birth)], [self.vitals, *snapshots, self.stderr])
+            socket.send_fds(self.gate, [encode(birth)], [self.vitals, *snapshots, self.stderr, *([] if group is None else [group])])
         except OSError:
             return False  # it is dead already: its pidfd says the rest
+        finally:
+            if group is not None:
+                os.close(group)
         return True
 
     def signal(self, number: int) -> None:
@@ -106,6 +126,14 @@ class Process:
                 os.close(fd)
 
 
+def _room(name: str, size: int) -> int:
+    """A memfd that can never grow past `size` bytes, whoever writes to it; it takes memory for what is written alone."""
+    fd = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    os.ftruncate(fd, size)
+    fcntl.fcntl(fd, vital.F_ADD_SEALS, vital.F_SEAL_SEAL | vital.F_SEAL_SHRINK | vital.F_SEAL_GROW)
+    return fd
+
+
 def _pid_of(pidfd: int) -> int:
     """The kernel's word on whose pidfd this is; 0 if it is none or that process is reaped."""
     try:
@@ -119,7 +147,8 @@ def _pid_of(pidfd: int) -> int:
 
 
 class Worker:
-    def __init__(self, persona: Persona, record: Record, wall: float, remembered_deaths: int) -> None:
+    def __init__(self, persona: Persona, record: Record, wall: float, remembered_deaths: int, snapshot_room: int) -> None:
+        """`snapshot_room`: bytes of the largest context that it can leave to its next life."""
         self.persona = persona
         self.name = persona.name
         self.phase = Phase.STOPPED
@@ -141,12 +170,14 @@ class Worker:
         self.start_after_stop = False
         self.stop_when_buried = False
         self.process: Process | None = None
-        self.snapshots = (
-            os.memfd_create(f"brainjar-a-{self.name}", os.MFD_CLOEXEC),
-            os.memfd_create(f"brainjar-b-{self.name}", os.MFD_CLOEXEC),
-        )
+        self.snapshots = (_room(f"brainjar-a-{self.name}", snapshot_room), _room(f"brainjar-b-{self.name}", snapshot_room))
         self.rate = 0.0
         self._rate_from = (0, 0)
+
+    @property
+    def cpus(self) -> tuple[int, ...]:
+        """Those that its present process was last told to think on."""
+        return self.process.cpus if self.process is not None else self.persona.cpus
 
     @property
     def life(self) -> int:
@@ -173,43 +204,58 @@ class Worker:
             self._rate_from = (now.tokens, now.think_ns)
         return self.rate
 
-    def memory(self, now: vital.Vitals) -> Memory:
+    def memory(self, cgroup: Layer, blind: str) -> Memory:
+        """`cgroup`: that layer, from `Housing`; `blind`: why the watch sees nothing, "" when it does."""
         cap = self.persona.memory
         process = self.process
-        if process is None or process.ready is None or not self.alive:
-            return Memory(
-                cap_bytes=cap, layers=(Layer(name="rlimit", limit_bytes=cap, used_bytes=None, effective=False, counts=rlimits.COUNTS),)
-            )
+        lives = process is not None and process.ready is not None and self.alive
+        own = process.own if process is not None and lives else None
+        watch = Layer(
+            name="watch",
+            limit_bytes=cap,
+            used_bytes=own.estimate if own else None,
+            effective=own is not None and own.looked and not blind,
+            counts="pages that no other process maps (smaps_rollup), looked at by the supervisor; kills past the limit",
+            why=blind or ("" if own is None or own.looked else "it has not been looked at yet"),
+        )
+        return Memory(cap_bytes=cap, private_bytes=own.estimate if own else None, layers=(self._rlimit(lives), cgroup, watch))
+
+    def _rlimit(self, lives: bool) -> Layer:
+        process = self.process
+        if process is None or process.ready is None or not lives:
+            return Layer(name="rlimit", limit_bytes=self.persona.memory, used_bytes=None, effective=False, counts=rlimits.COUNTS)
         baseline = process.ready.baseline_bytes
         limit = rlimits.data_limit(process.pid)
         used = rlimits.vm_data(process.pid)
-        layer = Layer(
+        return Layer(
             name="rlimit",
             limit_bytes=None if limit is None else limit - baseline,
             used_bytes=None if used is None else max(0, used - baseline),
             effective=limit is not None,
             counts=rlimits.COUNTS,
+            why="" if limit is not None else "the kernel does not say what is in force",
         )
-        return Memory(cap_bytes=cap, private_bytes=now.private_bytes or None, layers=(layer,))
 
-    def status(self, gate: Gate, now: float) -> PersonaStatus:
+    def shown(self, gate: Gate) -> State:
+        return "thinking" if self.phase is Phase.READY and self.name in gate.holders else SHOWN[self.phase]
+
+    def status(self, gate: Gate, now: float, cgroup: Layer, blind: str) -> PersonaStatus:
+        """`cgroup`, `blind`: as for `memory`."""
         seen = self.vitals()
-        shown = SHOWN[self.phase]
-        if self.phase is Phase.READY and self.name in gate.holders:
-            shown = "thinking"
         waiting = gate.waiting_since(self.name)
         process = self.process
         return PersonaStatus(
             name=self.name,
             role=self.persona.role,
-            state=shown,
+            state=self.shown(gate),
             pid=self.pid if self.alive else None,
             life=self.life,
             deaths=self.deaths,
             birth=self.births,
-            memory=self.memory(seen),
-            cpus=self.persona.cpus,
+            memory=self.memory(cgroup, blind),
+            cpus=self.cpus,
             threads=self.persona.threads,
+            sandbox=process.ready.sandbox if process is not None and process.ready is not None and self.alive else (),
             tokens=seen.tokens,
             tokens_per_s=round(self.measure_rate(seen), 1),
             last_death=self.last_death,

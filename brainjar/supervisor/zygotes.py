@@ -6,6 +6,7 @@ import enum
 import os
 import socket
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -28,8 +29,10 @@ class Standing(enum.Enum):
 class Zygote:
     """Never blocks. `poll` is what the loop calls when `sock` can be read, `ended` when `pidfd` can."""
 
-    def __init__(self, model: Model, log: Path) -> None:
+    def __init__(self, model: Model, log: Path, words: Sequence[str] = ()) -> None:
+        """`words`: what else its command line says (`brainjar.zygote`)."""
         self.model = model
+        self._words = tuple(words)
         self._log = log
         self.standing = Standing.ABSENT
         self.loaded: Loaded | None = None
@@ -45,6 +48,7 @@ class Zygote:
         log = logs.append(self._log)
         null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         argv = [sys.executable, "-m", "brainjar.zygote", "3", str(os.getpid()), str(self.model.path), str(self.model.context)]
+        argv += self._words
         try:
             self.pid, self.pidfd = reaper.spawn(argv, environment(), {0: null, 1: log, 2: log, 3: theirs.fileno()}, own_session=True)
         except OSError:

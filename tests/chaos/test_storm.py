@@ -60,8 +60,9 @@ def test_200_kills_in_a_row_leave_no_zombie_no_descriptor_and_no_growth(make_jar
     assert rss(jar.pid) - settled[1] < 2 * 1024 * 1024, f"grew from {settled[1]} to {rss(jar.pid)}"
     assert rss(jar.pid) < 35 * 1024 * 1024
     assert not any(alive(pid) for pid in pids)
-    sockets = [p for p in jar.runtime_dir.iterdir() if p.is_socket()]
+    sockets = [p for p in jar.runtime_dir.rglob("*") if p.is_socket()]
     assert len(sockets) == 4, "events, control, and one life's voice and feed"
+    assert len([p for p in jar.runtime_dir.iterdir() if p.is_dir()]) == 1, "one life's directory"
 
 
 def test_all_killed_at_once_again_and_again_lose_no_death(make_jar: MakeJar) -> None:

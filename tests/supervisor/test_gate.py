@@ -6,21 +6,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from brainjar.supervisor.gate import Gate
+from brainjar.supervisor.gate import Claim, Gate, each_has_its_own
 
 NAMES = st.sampled_from(["subject", "observer", "god", "peer"])
 MOVES = st.lists(st.one_of(st.tuples(st.just("ask"), NAMES), st.tuples(st.just("release"), NAMES), st.just(("grant", ""))), max_size=80)
 
 
-@pytest.mark.parametrize("slots", [0, -1])
-def test_a_gate_without_a_slot_is_refused(slots: int) -> None:
-    with pytest.raises(ValueError, match="at least one slot"):
-        Gate(slots)
+@pytest.mark.parametrize("shares", [(), ((0,), ())])
+def test_a_gate_without_a_share_or_with_an_empty_one_is_refused(shares: tuple[tuple[int, ...], ...]) -> None:
+    with pytest.raises(ValueError, match="at least one share"):
+        Gate(shares)
 
 
 @given(MOVES, st.integers(1, 3))
 def test_it_does_what_a_plain_queue_would(moves: list[tuple[str, str]], slots: int) -> None:
-    gate = Gate(slots)
+    gate = Gate([(n,) for n in range(slots)])
     holders: list[str] = []
     queue: list[tuple[str, float]] = []
     for now, (move, name) in enumerate(moves):
@@ -44,7 +44,7 @@ def test_it_does_what_a_plain_queue_would(moves: list[tuple[str, str]], slots: i
 
 
 def test_asking_again_neither_loses_the_place_nor_takes_a_second_one() -> None:
-    gate = Gate(1)
+    gate = Gate([(0, 1)])
     for name, now in (("a", 0.0), ("b", 1.0), ("a", 2.0), ("c", 3.0), ("b", 4.0)):
         gate.ask(name, now)
     assert gate.grant() == ["a"]
@@ -63,7 +63,7 @@ def test_asking_again_neither_loses_the_place_nor_takes_a_second_one() -> None:
 
 
 def test_who_dies_waiting_or_holding_stands_in_nobody_s_way() -> None:
-    gate = Gate(1)
+    gate = Gate([(0, 1)])
     for name in ("a", "b", "c"):
         gate.ask(name, 0.0)
     assert gate.grant() == ["a"]
@@ -72,3 +72,68 @@ def test_who_dies_waiting_or_holding_stands_in_nobody_s_way() -> None:
     gate.release("a")
     gate.release("nobody")
     assert gate.grant() == ["c"]
+
+
+def test_who_floats_thinks_on_whichever_share_is_free() -> None:
+    gate = Gate([(0, 1), (2, 3)])
+    for n, name in enumerate("abc"):
+        gate.ask(name, float(n), Claim(threads=2))
+    assert gate.grant() == ["a", "b"]
+    assert (gate.cpus_of("a"), gate.cpus_of("b"), gate.cpus_of("c")) == ((0, 1), (2, 3), None)
+    gate.release("b")
+    assert gate.grant() == ["c"]
+    assert gate.cpus_of("c") == (2, 3)
+
+
+def test_who_is_bound_to_taken_cpus_waits_and_nobody_overtakes() -> None:
+    gate = Gate([(0, 1), (2, 3)])
+    gate.ask("bound", 0.0, Claim(threads=2, cpus=(0, 1)))
+    gate.ask("too", 1.0, Claim(threads=2, cpus=(0, 1)))
+    gate.ask("floats", 2.0, Claim(threads=2))
+    assert gate.grant() == ["bound"], "one CPU cannot serve two threads, and the queue is a queue"
+    gate.release("bound")
+    assert gate.grant() == ["too", "floats"]
+    assert gate.cpus_of("floats") == (2, 3)
+
+
+def test_two_on_the_same_cpus_think_at_once_where_their_threads_fit() -> None:
+    gate = Gate([(0,), (1,)])
+    gate.ask("a", 0.0, Claim(threads=1, cpus=(0, 1)))
+    gate.ask("b", 1.0, Claim(threads=1, cpus=(0, 1)))
+    assert gate.grant() == ["a", "b"]
+
+
+CPUS = st.sets(st.integers(0, 5), min_size=1).map(lambda s: tuple(sorted(s)))
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from("abcdef"), st.booleans(), st.integers(1, 4), CPUS), max_size=40),
+    st.integers(1, 3),
+)
+def test_compute_threads_never_outnumber_the_cpus_and_nobody_is_forgotten(
+    moves: list[tuple[str, bool, int, tuple[int, ...]]], n: int
+) -> None:
+    gate = Gate([(0, 1), (2, 3), (4, 5)][:n])
+    claims: dict[str, Claim] = {}
+    for now, (name, asks, threads, cpus) in enumerate(moves):
+        if asks and name not in claims:
+            claims[name] = Claim(threads=min(threads, len(cpus)), cpus=cpus) if threads % 2 else Claim(threads=2)
+            gate.ask(name, float(now), claims[name])
+        elif not asks:
+            gate.release(name)
+            claims.pop(name, None)
+        gate.grant()
+        running = [gate.cpus_of(holder) or () for holder in gate.holders for _ in range(claims[holder].threads)]
+        assert each_has_its_own(running)
+        assert gate.holders or not claims, "with nobody thinking, who waits is let in"
+
+
+@given(st.lists(CPUS, max_size=5))
+def test_a_cpu_for_each_thread_is_found_where_there_is_one(threads: list[tuple[int, ...]]) -> None:
+    def hall() -> bool:
+        return all(
+            len(set().union(*(threads[i] for i in range(len(threads)) if chosen >> i & 1))) >= chosen.bit_count()
+            for chosen in range(1, 1 << len(threads))
+        )
+
+    assert each_has_its_own(threads) == hall()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from brainjar.supervisor.worker import VOICE_BURST, VOICE_BYTES_PER_S, Process
 @pytest.fixture
 def process(tmp_path: Path) -> Iterator[Process]:
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-    made = Process(context, tmp_path, tmp_path / "log", "subject", started=100.0)
+    made = Process(context, tmp_path, tmp_path / "log", "subject", started=100.0, owner=(os.geteuid(), os.getegid()), cap=1 << 20)
     yield made
     made.close()
     context.term()

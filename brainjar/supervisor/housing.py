@@ -1,0 +1,217 @@
+"""What each persona's process is housed in: its uid, its cgroup, its walls. Decided once at start; what cannot be had is said.
+
+Nothing here stops a jar from starting: a host that gives less gets less, and `status` and `doctor` show which.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from brainjar.config import Config, Persona
+from brainjar.errors import UsageError
+from brainjar.gguf import Gguf
+from brainjar.isolation import cgroups, namespaces, users
+from brainjar.isolation.cgroups import Group, Groups, Limits
+from brainjar.messages import Layer, OomCounts, Walls
+
+MIB: Final = 1024 * 1024
+ABOVE_HOLDS_S: Final = 5.0
+"""A limit around the groups that was hit is the reason of all the deaths that come within so long: it may have taken several."""
+THREADS: Final = 48
+"""Beside compute threads: two of libzmq, the lifeline, and room for a library that starts a few."""
+SNAPSHOT_SLACK: Final = 4 * MIB
+"""What a snapshot has beside the KV cache: tokens, messages, llama.cpp's own header."""
+
+
+def snapshot_room(persona: Persona, header: Gguf) -> int:
+    """Bytes that the context of `persona` may need when it is left to the next life: of the largest window that its cap allows."""
+    window = persona.model.context
+    while (
+        persona.growth == "context"
+        and window < header.n_ctx_train
+        and header.kv_bytes(min(2 * window, header.n_ctx_train)) < persona.memory
+    ):
+        window = min(2 * window, header.n_ctx_train)
+    return header.kv_bytes(window) * 9 // 8 + SNAPSHOT_SLACK
+
+
+class Housing:
+    def __init__(self, config: Config, state_dir: Path, runtime_dir: Path, minds: Mapping[str, Path], headers: Mapping[Path, Gguf]) -> None:
+        """`minds`: the directory of each persona's mind, which exists. Raise `UsageError` for a user that cannot be."""
+        self._config = config
+        self._hidden = (str(state_dir), str(runtime_dir))
+        self._minds = minds
+        self.spaces = namespaces.probe()
+        self.rooms = {p.name: snapshot_room(p, headers[p.model.path]) for p in config.personas}
+        self._ids, self._why_same = self._choose_users(state_dir)
+        self._give_minds()
+        key = f"brainjar-{config.jar.name}-{zlib.crc32(os.fsencode(state_dir)):08x}"
+        self.groups = Groups(cgroups.survey(), key)
+        self._group: dict[str, Group | None] = {p.name: self.groups.worker(p.name) for p in config.personas}
+        self._counted: dict[str, OomCounts] = {}
+        self._above = self.groups.above()
+        self._above_hit_at = -ABOVE_HOLDS_S
+
+    # ── users ──
+
+    def _choose_users(self, state_dir: Path) -> tuple[dict[str, tuple[int, int]], dict[str, str]]:
+        """persona -> (uid, gid) for those who get one of their own; persona -> why not, for the others."""
+        ids: dict[str, tuple[int, int]] = {}
+        why: dict[str, str] = {}
+        auto: list[str] = []
+        can = users.can_change() and self.spaces.mounts and not self.spaces.user_namespace
+        for persona in self._config.personas:
+            wanted = persona.sandbox.user
+            if wanted == "same":
+                why[persona.name] = 'the supervisor\'s own: persona.sandbox.user is "same"'
+            elif wanted == "auto":
+                if can:
+                    auto.append(persona.name)
+                else:
+                    why[persona.name] = self._why_not()
+            else:
+                ids[persona.name] = self._named(persona.name, wanted, can)
+        owners = {name: self._minds[name].stat().st_uid for name in auto}
+        try:
+            ids |= {name: (uid, uid) for name, uid in users.choose(auto, owners, users.mapped(), str(state_dir)).items()}
+        except LookupError as error:
+            why |= dict.fromkeys(auto, f"the supervisor's own: {error}")
+        return ids, why
+
+    def _why_not(self) -> str:
+        if os.geteuid() != 0:
+            return "the supervisor's own; run the jar as root to give each persona another"
+        if not users.can_change():
+            return "the supervisor's own: root lacks CAP_SETUID, CAP_SETGID, CAP_CHOWN or CAP_DAC_OVERRIDE here"
+        return "the supervisor's own: without a mount namespace another uid could not reach its mind"
+
+    def _named(self, persona: str, name: str, can: bool) -> tuple[int, int]:
+        try:
+            entry = pwd.getpwnam(name)
+        except KeyError:
+            raise UsageError(
+                f'{self._config.source}: persona.{persona}.sandbox.user: no user is called "{name}"; make it, or set "auto"'
+            ) from None
+        if not can and entry.pw_uid != os.geteuid():
+            raise UsageError(
+                f"{self._config.source}: persona.{persona}.sandbox.user: {name} needs a supervisor that is root and may make mount"
+                f" namespaces; this one is uid {os.geteuid()}"
+            )
+        return entry.pw_uid, entry.pw_gid
+
+    def _give_minds(self) -> None:
+        for name, directory in self._minds.items():
+            uid, gid = self.ids(name)
+            if directory.stat().st_uid != uid or any(path.lstat().st_uid != uid for path in directory.iterdir()):
+                users.give(directory, uid, gid)
+
+    def ids(self, name: str) -> tuple[int, int]:
+        """Whom the process of `name` runs as."""
+        return self._ids.get(name, (os.geteuid(), os.getegid()))
+
+    # ── walls ──
+
+    def walls(self, persona: Persona, home: Path) -> Walls:
+        """For a birth whose sockets are in `home`."""
+        own = self._ids.get(persona.name)
+        return Walls(
+            uid=own[0] if own else None,
+            gid=own[1] if own else None,
+            network=persona.sandbox.network,
+            file_size=persona.sandbox.file_size,
+            nice=persona.nice,
+            ionice=persona.ionice,
+            oom_score_adj=persona.oom_score_adj,
+            writable=(str(self._minds[persona.name]), str(home)),
+            hidden=self._hidden,
+            mounts=self.spaces.mounts,
+            threads=THREADS + persona.threads,
+            threads_counted=self.groups.version == "v2" and "pids" in self.groups.controllers,
+            why_same_user=self._why_same.get(persona.name, ""),
+        )
+
+    # ── cgroups ──
+
+    def open_group(self, persona: Persona) -> int | None:
+        """Make its group ready for a life; return a descriptor into which the newborn writes 0, the caller's to close."""
+        group = self._group[persona.name]
+        if group is None or not group.make(self._limits(persona)):
+            return None
+        self._counted[persona.name] = group.counts()
+        return group.door()
+
+    def _limits(self, persona: Persona) -> Limits:
+        # The kernel charges the snapshot to who writes it, twice while one replaces the other; it is outside the persona's cap.
+        beside = 2 * self.rooms[persona.name]
+        cpus = [cpu for share in self._config.inference.shares for cpu in share] if persona.floats else persona.cpus
+        return Limits(
+            memory=persona.memory + beside,
+            memory_high=None if persona.memory_high is None else persona.memory_high + beside,
+            cpus=tuple(sorted(cpus)),
+            cpu_quota=persona.cpu_quota,
+            processes=THREADS + persona.threads,
+        )
+
+    def counts(self, name: str, now: float) -> OomCounts | None:
+        """What the kernel has counted in its group and, since the last death, around it; `now` is monotonic.
+
+        None: it has no group, or that has vanished.
+        """
+        group, before = self._group[name], self._counted.get(name)
+        if group is None or before is None or not group.exists:
+            return None
+        counted, above = group.counts(), self.groups.above()
+        if above > self._above:
+            self._above, self._above_hit_at = above, now
+        return OomCounts(
+            own_limit=counted.own_limit - before.own_limit,
+            killed=counted.killed - before.killed,
+            above=int(now - self._above_hit_at < ABOVE_HOLDS_S),
+        )
+
+    def end_rest(self, name: str) -> None:
+        """Kill whatever a dead worker has left in its group."""
+        group = self._group[name]
+        if group is not None:
+            group.end()
+
+    def joined(self, name: str, pid: int) -> bool:
+        """The kernel's word on whether `pid` is in the group of `name`."""
+        group = self._group[name]
+        return group is not None and group.holds(pid)
+
+    def layer(self, persona: Persona, *, joined: bool | None) -> Layer:
+        """The cgroup's layer of the memory cap. `joined`: whether the living worker is in its group; None: there is no worker."""
+        beside = 2 * self.rooms[persona.name]
+        counts = (
+            "pages that it touched first: private, kernel, page cache; and the context that it leaves to its next life, for which"
+            f" {beside // MIB} MiB are added to the cap"
+        )
+        group = self._group[persona.name]
+        if group is None:
+            return Layer(name="cgroup", limit_bytes=None, used_bytes=None, effective=False, counts=counts, why=self.groups.why)
+        if joined is None:
+            return Layer(name="cgroup", limit_bytes=persona.memory + beside, used_bytes=None, effective=False, counts=counts)
+        limit = group.limit_bytes()
+        inside = joined and limit is not None
+        why = "" if inside else group.why or (f"{group.path} has vanished" if not group.exists else "the worker could not be moved into it")
+        return Layer(
+            name="cgroup", limit_bytes=limit, used_bytes=group.used_bytes() if inside else None, effective=inside, counts=counts, why=why
+        )
+
+    def notes(self) -> list[str]:
+        """What falls short on this host, one sentence each, for the start of the jar."""
+        found = []
+        if not self.groups.effective:
+            found.append(f"no cgroup for the personas: {self.groups.why}")
+        elif self.groups.why:
+            found.append(f"cgroups: {self.groups.why}")
+        return found
+
+    def close(self) -> None:
+        self.groups.close(group for group in self._group.values() if group is not None)
