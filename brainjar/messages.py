@@ -37,7 +37,7 @@ WATCH_INTENT: Final = "watchdog:"
 """How the intent of a watchdog's kill begins; its kind follows."""
 
 NO_NETWORK, USER_NAMESPACE = "no-network", "user-namespace"
-"""Words on a zygote's command line: nobody that it will fork has a network; a user namespace is needed for that."""
+"""Words on a zygote's command line: nobody that it will fork has a network; namespaces can only be had inside a user namespace."""
 
 SHORT_WORDS: Final = 4096
 """Characters of an unfinished thought that travel in a status or a DEATH: its end."""
@@ -359,7 +359,7 @@ class Walls(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Birth(msgspec.Struct, frozen=True, kw_only=True):
-    """All that a worker is told about itself. Beside it travel its descriptors: vitals, two snapshots, stderr, and its cgroup if it has one."""
+    """All that a worker is told about itself. Beside it travel descriptors: vitals, two snapshots, stderr, its cgroup if it has one."""
 
     name: str
     role: str

@@ -32,7 +32,7 @@ from brainjar.persona.turns import Life, Stopped
 
 GATE_BYTES: Final = 256 * 1024
 BIRTH_FDS: Final = 4
-_SPARE: Final = 24 * 1024 * 1024
+_SPARE: Final = 8 * 1024 * 1024
 """Least budget beyond the inherited context in which a worker can live: sockets, mind, Python."""
 
 
@@ -41,7 +41,7 @@ def main() -> NoReturn:
     apart = sys.argv[5:]
     bonds.set_name("bj-zygote")
     priority.set_oom_score_adj(priority.ZYGOTE_OOM_SCORE_ADJ)
-    left_network = messages.NO_NETWORK in apart and sandbox.leave_network(user_namespace=messages.USER_NAMESPACE in apart)
+    left_network = sandbox.prepare(user_namespace=messages.USER_NAMESPACE in apart, network=messages.NO_NETWORK not in apart)
     try:
         bonds.die_with(supervisor)
     except bonds.NotTied:
@@ -50,6 +50,7 @@ def main() -> NoReturn:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     sock = socket.socket(fileno=fd)
     llama.silence()
+    llama.small_stacks()
     engine, context_bytes = _load(sock, model, n_ctx)
     gc.collect()
     gc.freeze()  # or the first collection of each worker would copy every page that holds an object

@@ -11,7 +11,21 @@ from typing import Final
 from brainjar import __version__
 from brainjar.errors import BrainjarError
 
-COMMANDS: Final = ("supervise", "status", "top", "kill", "restart", "stop", "events", "deaths", "thoughts", "logs", "models")
+COMMANDS: Final = (
+    "supervise",
+    "status",
+    "top",
+    "kill",
+    "restart",
+    "stop",
+    "events",
+    "deaths",
+    "thoughts",
+    "logs",
+    "models",
+    "plan",
+    "doctor",
+)
 
 
 class _Parser(argparse.ArgumentParser):

@@ -10,17 +10,12 @@ import os
 import sqlite3
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from brainjar.errors import BrainjarError, UsageError
 
 if TYPE_CHECKING:
     from brainjar.config import Config
-
-MIB: Final = 1024 * 1024
-WORKER_FLOOR: Final = 80 * MIB
-"""Least budget of a worker beside its KV cache: compute buffers, sockets, mind, Python. Measured with
-SmolLM2: 78 MiB at 2,048 tokens of context, 79 at 512. A model that needs more is refused by its worker, in words."""
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -32,6 +27,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     p.add_argument(
         "--view", choices=("auto", "live", "plain", "none"), default="auto", help="default: live in a terminal, else plain lines"
     )
+    p.add_argument("--force", action="store_true", help="start it although `brainjar plan` says that it does not fit")
     p.set_defaults(run=run)
 
 
@@ -47,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
     config = configs.load(path, args.overrides, model=args.model, state_dir=args.state_dir)
     for note in config.notes:
         print(f"brainjar: {note}", file=sys.stderr)
-    _check_models(config)
+    _check_plan(config, force=args.force)
     os.umask(0o077)
     premises = Premises(config)
     try:
@@ -65,25 +61,31 @@ def run(args: argparse.Namespace) -> int:
     return supervisor.run()
 
 
-def _check_models(config: Config) -> None:
-    """Fetch catalog models that are missing; refuse files that are no model and caps that no worker could live under."""
-    from brainjar import gguf, models
-    from brainjar.config import format_size
+def _check_plan(config: Config, *, force: bool) -> None:
+    """Fetch catalog models that are missing; refuse files that are no model, and a jar that cannot fit, in the plan's own words."""
+    from brainjar import models
+    from brainjar.cli import planning
 
     for model in config.models:
         if model.name is not None and not models.is_present(models.lookup(model.name)):
             _fetch(model.name)
-        try:
-            header = gguf.read(model.path)
-        except gguf.GgufError as error:
-            raise UsageError(str(error)) from None
-        for persona in config.personas:
-            need = -(-(header.kv_bytes(model.context) + WORKER_FLOOR) // MIB) * MIB  # rounded up: the number that is said must work
-            if persona.model == model and persona.memory < need:
-                raise UsageError(
-                    f"{config.source}: persona.{persona.name}.memory: {format_size(persona.memory)} is below what a worker with a context"
-                    f" of {model.context} tokens of this model needs; wanted at least {format_size(need)}, or a smaller model.context"
-                )
+    headers = planning.headers(config)
+    try:
+        plan = planning.make(config, headers)
+    except planning.DryRunFailed as error:
+        if not force:
+            raise planning.DryRunFailed(f"{error}; --force starts it without a plan") from None
+        print(f"brainjar: {error}; started without a plan, by --force", file=sys.stderr)
+        return
+    if plan.problems and not force:
+        more = f" (and {len(plan.problems) - 1} more: brainjar plan --config {config.source})" if len(plan.problems) > 1 else ""
+        # a cap that is too small can never work, too little memory is this host's
+        kind = UsageError if plan.problems[0].kind == "cap" else BrainjarError
+        raise kind(plan.problems[0].words + more)
+    for problem in plan.problems:
+        print(f"brainjar: started by --force, though it does not fit: {problem.words}", file=sys.stderr)
+    for note in plan.notes:
+        print(f"brainjar: {note}", file=sys.stderr)
 
 
 def _fetch(name: str) -> None:

@@ -25,7 +25,7 @@ BATCH: Final = 256
 """Tokens per llama_decode. Larger batches cost compute buffers and gain nothing on a few CPU cores."""
 
 STACK: Final = 512 * 1024
-"""Bytes of a thread's stack: ggml's buffers are on the heap, and a decode of SmolLM2 was measured to touch 36 KiB of it."""
+"""Bytes of a thread's stack. ggml's buffers are on the heap: threads of zmq and of OpenMP were measured to touch 16 KiB of it."""
 
 
 class EngineError(Exception):
@@ -54,18 +54,34 @@ def silence(keep: Callable[[str], None] | None = None) -> None:
 _log_callback: Any = None  # the C side keeps a pointer to it
 
 
+def model_params() -> Any:
+    """How weights are loaded; the dry run (`dryrun`) asks for the same."""
+    params = lib.llama_model_default_params()
+    params.n_gpu_layers = 0
+    # Anonymous memory in huge pages, not the mapped file: a fork copies, and a death tears down, one entry for 2 MiB
+    # instead of 512, and a newborn faults nothing in (docs/decisions.md has the figures).
+    params.load_mode = lib.LLAMA_LOAD_MODE_NONE
+    return params
+
+
+def context_params(n_ctx: int, threads: int) -> Any:
+    """How a context of `n_ctx` tokens is made; the dry run asks for the same."""
+    params = lib.llama_context_default_params()
+    params.n_ctx = n_ctx
+    params.n_batch = params.n_ubatch = min(BATCH, n_ctx)
+    params.n_outputs_max = 1  # only the last token's logits are ever read: saves n_batch x n_vocab floats
+    params.n_threads = params.n_threads_batch = threads
+    params.no_perf = True
+    return params
+
+
 class Engine:
     """One model and one context. Built in a zygote and inherited by its forks; not thread-safe, as llama.cpp is not."""
 
     def __init__(self, path: Path) -> None:
         """Load the weights, on one thread, so that a fork stays safe. Raise `EngineError` for an unusable file."""
         self.path = path
-        params = lib.llama_model_default_params()
-        params.n_gpu_layers = 0
-        # Anonymous memory in huge pages, not the mapped file: a fork copies, and a death tears down, one entry for 2 MiB
-        # instead of 512, and a newborn faults nothing in (docs/decisions.md has the figures).
-        params.load_mode = lib.LLAMA_LOAD_MODE_NONE
-        self.model = lib.llama_model_load_from_file(str(path).encode(), params)
+        self.model = lib.llama_model_load_from_file(str(path).encode(), model_params())
         if not self.model:
             raise EngineError(f"llama.cpp cannot load {path}; its own words are in the zygote's log")
         _drop_cached(path)
@@ -90,13 +106,7 @@ class Engine:
 
     def open_context(self, n_ctx: int) -> None:
         """Make the context, KV cache and compute buffers; an empty sequence. Raise `OutOfMemory`."""
-        cparams = lib.llama_context_default_params()
-        cparams.n_ctx = n_ctx
-        cparams.n_batch = cparams.n_ubatch = min(BATCH, n_ctx)
-        cparams.n_outputs_max = 1  # only the last token's logits are ever read: saves n_batch x n_vocab floats
-        cparams.n_threads = cparams.n_threads_batch = self._threads
-        cparams.no_perf = True
-        self.context = lib.llama_init_from_model(self.model, cparams)
+        self.context = lib.llama_init_from_model(self.model, context_params(n_ctx, self._threads))
         if not self.context:
             raise OutOfMemory(f"llama.cpp could not make a context of {n_ctx} tokens")
         self.memory = lib.llama_get_memory(self.context)

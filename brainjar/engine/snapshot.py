@@ -23,8 +23,8 @@ import msgspec
 
 _HEADER: Final = struct.Struct("<8s3Q")
 _MAGIC: Final = b"BJSNAP02"
-_LAST: Final = 2**64 - 1
-"""No generation can follow this one: whoever wrote it wrote nonsense."""
+_GENERATIONS: Final = 2**64
+"""They are counted round: whatever number is found, another can follow."""
 _PUNCH_HOLE, _KEEP_SIZE = 2, 1
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -63,7 +63,7 @@ class Snapshots:
         if len(raw) < _HEADER.size:
             return None
         header: tuple[bytes, int, int, int] = _HEADER.unpack(raw)
-        whole = header[0] == _MAGIC and header[1] < _LAST and _HEADER.size + header[2] + header[3] <= os.fstat(fd).st_size
+        whole = header[0] == _MAGIC and _HEADER.size + header[2] + header[3] <= os.fstat(fd).st_size
         return header if whole else None
 
     def write(self, meta: Meta, size: int, save: Callable[[memoryview], int]) -> int:
@@ -74,6 +74,7 @@ class Snapshots:
         """
         i = 1 - (self._newest or 0)
         fd = self._fds[i]
+        generation = (self._generation + 1) % _GENERATIONS
         head = msgspec.json.encode(meta)
         total = _HEADER.size + len(head) + size
         if total > os.fstat(fd).st_size:
@@ -87,7 +88,7 @@ class Snapshots:
                 with view[_HEADER.size + len(head) :] as state:
                     written = save(state)
                 if written == size:
-                    view[: _HEADER.size] = _HEADER.pack(_MAGIC, self._generation + 1, len(head), size)
+                    view[: _HEADER.size] = _HEADER.pack(_MAGIC, generation, len(head), size)
         finally:
             if written != size:
                 punch(fd)
@@ -95,7 +96,7 @@ class Snapshots:
             return 0
         if self._newest is not None:
             punch(self._fds[self._newest])
-        self._newest, self._generation = i, self._generation + 1
+        self._newest, self._generation = i, generation
         return total
 
     def peek(self) -> Meta | None:

@@ -32,15 +32,17 @@ _SYSTEM: Final = (
 )
 
 
-def leave_network(*, user_namespace: bool) -> bool:
-    """For a zygote all of whose workers do without: they inherit it, and a birth does not pay. Return whether it could be had."""
-    try:
-        if user_namespace:
+def prepare(*, user_namespace: bool, network: bool) -> bool:
+    """In a zygote, for all that it will fork: a birth does not pay for what can be inherited. Return whether it has left the network.
+
+    `network`: one of its workers will need it, so that the others leave by themselves.
+    """
+    if user_namespace:
+        try:
             namespaces.enter_user()
-        namespaces.leave_network()
-    except OSError:
-        return False
-    return True
+        except OSError:
+            return False
+    return not network and _left_network()
 
 
 def put_up(walls: Walls, supervisor: int, *, left_network: bool) -> tuple[Guard, ...]:

@@ -11,7 +11,6 @@ import pwd
 import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Final
 
 FIRST, LAST = 61184, 65519
 """systemd's dynamic users (systemd: Users, Groups, UIDs and GIDs); they are 16 bits, so containers mostly map them."""

@@ -76,15 +76,17 @@ class Keeper:
         # so many that the pause can grow to its end, whatever the intensity
         remembered = config.restart.intensity + restart.DOUBLINGS
         self.workers = {p.name: Worker(p, ledger.record(p.name), time.time(), remembered, housing.rooms[p.name]) for p in config.personas}
-        self.zygotes = {model: Zygote(model, premises.state_dir / LOGS / "zygote.log", self._words(model)) for model in config.models}
+        inside = [USER_NAMESPACE] if housing.spaces.user_namespace else []
+        self.zygotes = {
+            model: Zygote(model, premises.state_dir / LOGS / "zygote.log", [*inside, *self._words(model)]) for model in config.models
+        }
         for worker in self.workers.values():
             worker.rises = worker.life > 1 and not ledger.lived(worker.name, worker.life)
 
     def _words(self, model: Model) -> list[str]:
         """What the zygote of `model` is told of those whom it will fork."""
-        if any(persona.sandbox.network for persona in self.config.personas if persona.model == model):
-            return []
-        return [NO_NETWORK, *([USER_NAMESPACE] if self.housing.spaces.user_namespace else [])]
+        connected = any(persona.sandbox.network for persona in self.config.personas if persona.model == model)
+        return [] if connected else [NO_NETWORK]
 
     # ── the table at work ──
 

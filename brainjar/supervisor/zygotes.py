@@ -18,6 +18,8 @@ from brainjar.messages import Loaded, LoadFailed
 from brainjar.supervisor import autopsy, logs, reaper
 
 MESSAGE_BYTES: Final = 64 * 1024
+PROGRAM = "brainjar.zygote"
+"""The module that a zygote runs."""
 
 
 class Standing(enum.Enum):
@@ -47,7 +49,7 @@ class Zygote:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         log = logs.append(self._log)
         null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-        argv = [sys.executable, "-m", "brainjar.zygote", "3", str(os.getpid()), str(self.model.path), str(self.model.context)]
+        argv = [sys.executable, "-m", PROGRAM, "3", str(os.getpid()), str(self.model.path), str(self.model.context)]
         argv += self._words
         try:
             self.pid, self.pidfd = reaper.spawn(argv, environment(), {0: null, 1: log, 2: log, 3: theirs.fileno()}, own_session=True)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import itertools
 import os
 import random
-import resource
+import struct
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,16 +17,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from brainjar.engine.snapshot import Meta, Snapshots
+from brainjar.vitals import F_ADD_SEALS, F_SEAL_GROW, F_SEAL_SEAL, F_SEAL_SHRINK
 
 Fds = tuple[int, int]
 STATE = 200_000
+SIZE = 3 * STATE
+PAGE = os.sysconf("SC_PAGESIZE")
 
 DIES_WRITING = """
 import os, sys
+from brainjar.engine import snapshot
 from brainjar.engine.snapshot import Meta, Snapshots
 fds = (int(sys.argv[1]), int(sys.argv[2]))
 when = sys.argv[3]
-meta = Meta(fingerprint="f", line=2, head=0, messages=(), counts=(), tokens=(), n_past=0)
+meta = Meta(fingerprint="f", line=2, head=0, messages=(), counts=(), tokens=(), n_past=0, n_ctx=8)
 def save(room):
     room[: len(room) // 2] = b"n" * (len(room) // 2)
     if when == "half":
@@ -32,30 +38,51 @@ def save(room):
     room[:] = b"n" * len(room)
     return len(room)
 snapshots = Snapshots(fds)
-truncate, calls = os.ftruncate, []
-def ftruncate(fd, size):
+punch, calls = snapshot.punch, []
+def counted(fd):
     calls.append(fd)
     if when == "written" and len(calls) == 2:  # the newer one is whole, the older not yet given back
         os.kill(os.getpid(), 9)
-    truncate(fd, size)
+    punch(fd)
     if when == "emptied":
         os.kill(os.getpid(), 9)
-os.ftruncate = ftruncate
+snapshot.punch = counted
 snapshots.write(meta, 200_000, save)
 """
 
 
+def create(name: str, size: int = SIZE) -> int:
+    """As the supervisor does: of a size that nobody can change any more, and empty."""
+    fd = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    os.ftruncate(fd, size)
+    fcntl.fcntl(fd, F_ADD_SEALS, F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW)
+    return fd
+
+
 @pytest.fixture
 def fds() -> Iterator[Fds]:
-    a, b = os.memfd_create("a"), os.memfd_create("b")
+    a, b = create("a"), create("b")
     yield a, b
     os.close(a)
     os.close(b)
 
 
+def held(fds: Fds) -> tuple[int, int]:
+    """Bytes of memory that each is paid for."""
+    a, b = (os.fstat(fd).st_blocks * 512 for fd in fds)
+    return a, b
+
+
 def meta(line: int, fingerprint: str = "f") -> Meta:
     return Meta(
-        fingerprint=fingerprint, line=line, head=1, messages=(("user", "ü" * line),), counts=(3, 4), tokens=tuple(range(line)), n_past=line
+        fingerprint=fingerprint,
+        line=line,
+        head=1,
+        messages=(("user", "ü" * line),),
+        counts=(3, 4),
+        tokens=tuple(range(line)),
+        n_past=line,
+        n_ctx=2 * line,
     )
 
 
@@ -97,7 +124,7 @@ def test_the_newest_is_found_and_the_two_take_turns(fds: Fds) -> None:
         snapshots = Snapshots(fds)
         for n in range(3):
             write(snapshots, life * 10 + n, STATE + n)
-            sizes.append(tuple(os.fstat(fd).st_size > 0 for fd in fds))
+            sizes.append(tuple(size > 0 for size in held(fds)))
         assert read(fds) == (meta(life * 10 + 2), bytes([life * 10 + 2]) * (STATE + 2))
     assert set(sizes) == {(True, False), (False, True)}
     assert all(a != b for a, b in itertools.pairwise(sizes))
@@ -107,10 +134,9 @@ def test_the_old_one_s_memory_is_given_back(fds: Fds) -> None:
     snapshots = Snapshots(fds)
     for line in range(1, 6):
         total = write(snapshots, line)
-        held = sum(os.fstat(fd).st_blocks * 512 for fd in fds)
-        assert total <= held <= total + 2 * os.sysconf("SC_PAGESIZE")
+        assert total <= sum(held(fds)) <= total + PAGE
     snapshots.discard()
-    assert sum(os.fstat(fd).st_blocks for fd in fds) == 0
+    assert held(fds) == (0, 0)
     assert read(fds) is None
     write(snapshots, 9)
     assert read(fds) == (meta(9), b"\x09" * STATE)
@@ -127,13 +153,14 @@ def test_a_kill_while_it_is_written_leaves_the_one_before(fds: Fds, when: str) -
 def test_a_kill_after_it_is_written_leaves_the_new_one(fds: Fds) -> None:
     write(Snapshots(fds), 1)
     killed(fds, "written")
-    assert all(os.fstat(fd).st_size > 0 for fd in fds), "it was to be killed with both in place"
+    assert all(held(fds)), "it was to be killed with both in place"
     got = read(fds)
     assert got is not None
     assert got[0].line == 2
     assert got[1] == b"n" * STATE
     write(Snapshots(fds), 3)
     assert read(fds) == (meta(3), b"\x03" * STATE)
+    assert 0 in held(fds)
 
 
 def killed(fds: Fds, when: str) -> None:
@@ -171,29 +198,54 @@ def test_an_engine_that_fails_while_saving_leaves_the_one_before(fds: Fds) -> No
     with pytest.raises(MemoryError):
         snapshots.write(meta(2), STATE, fail)
     assert read(fds) == (meta(1), b"\x01" * STATE)
+    assert 0 in held(fds), "what it had begun is not paid for"
 
 
-def test_no_room_is_an_oserror_and_leaves_the_one_before(fds: Fds) -> None:
+def test_no_memory_is_an_oserror_and_leaves_the_one_before(fds: Fds, monkeypatch: pytest.MonkeyPatch) -> None:
     """It must not be a SIGBUS on the first page that cannot be had."""
+
+    def none_left(fd: int, at: int, length: int) -> None:
+        raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+
     snapshots = Snapshots(fds)
     write(snapshots, 1)
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (2 * STATE, hard))
-    try:
-        with pytest.raises(OSError, match="File too large"):
-            snapshots.write(meta(2), 3 * STATE, lambda room: len(room))
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    monkeypatch.setattr(os, "posix_fallocate", none_left)
+    with pytest.raises(OSError, match="Cannot allocate memory"):
+        write(snapshots, 2)
+    monkeypatch.undo()
     assert read(fds) == (meta(1), b"\x01" * STATE)
-    assert os.fstat(fds[0]).st_size + os.fstat(fds[1]).st_size < 2 * STATE
+    write(snapshots, 3)
+    assert read(fds) == (meta(3), b"\x03" * STATE)
 
 
-@pytest.mark.parametrize("length", [0, 1, 31, 32, 33, 100, STATE, STATE + 31])
-def test_a_file_cut_short_is_none(fds: Fds, length: int) -> None:
+def test_what_is_larger_than_the_sealed_file_is_refused_and_leaves_the_one_before(fds: Fds) -> None:
+    snapshots = Snapshots(fds)
+    total = write(snapshots, 1)
+    with pytest.raises(OSError, match="No space left"):
+        write(snapshots, 1, SIZE - (total - STATE) + 1)
+    assert read(fds) == (meta(1), b"\x01" * STATE)
+    largest = SIZE - (total - STATE)
+    assert write(snapshots, 1, largest) == SIZE
+    assert read(fds) == (meta(1), b"\x01" * largest)
+    assert [os.fstat(fd).st_size for fd in fds] == [SIZE, SIZE]
+
+
+@pytest.mark.parametrize("lengths", [(SIZE, 0), (0, SIZE), (2**64 - 1, 2**64 - 1), (10, SIZE - 41)])
+def test_a_header_that_claims_more_than_there_is_is_none(fds: Fds, lengths: tuple[int, int]) -> None:
     write(Snapshots(fds), 1)
-    fd = max(fds, key=lambda fd: os.fstat(fd).st_size)
-    os.ftruncate(fd, length)
+    fd = max(fds, key=lambda fd: os.fstat(fd).st_blocks)
+    os.pwrite(fd, struct.pack("<2Q", *lengths), 16)
     assert read(fds) is None
+    assert Snapshots(fds).peek() is None
+    write(Snapshots(fds), 2)
+    assert read(fds) == (meta(2), b"\x02" * STATE)
+
+
+def test_the_last_generation_that_there_is_can_be_followed(fds: Fds) -> None:
+    write(Snapshots(fds), 1)
+    fd = max(fds, key=lambda fd: os.fstat(fd).st_blocks)
+    os.pwrite(fd, b"\xff" * 8, 8)
+    assert read(fds) == (meta(1), b"\x01" * STATE)
     write(Snapshots(fds), 2)
     assert read(fds) == (meta(2), b"\x02" * STATE)
 
@@ -206,19 +258,18 @@ def test_a_file_cut_short_is_none(fds: Fds, length: int) -> None:
 def test_whatever_is_in_the_files_nothing_is_raised_and_the_next_one_is_found(
     seed: int, scribbles: list[tuple[int, bytes]], noise: bool
 ) -> None:
-    a, b = os.memfd_create("a"), os.memfd_create("b")
+    a, b = create("a", 4096), create("b", 4096)
     try:
         write(Snapshots((a, b)), 1, size=64)
         for fd in (a, b):
             if noise:
-                os.pwrite(fd, b"BJSNAP01" + random.Random(seed).randbytes(seed % 200), 0)
+                os.pwrite(fd, b"BJSNAP02" + random.Random(seed).randbytes(seed % 200), 0)
             for at, raw in scribbles:
                 os.pwrite(fd, raw, at)
         Snapshots((a, b)).peek()
         Snapshots((a, b)).read("f", lambda m, state: len(state) >= 0)
-        if all(os.pread(fd, 16, 0)[8:] != b"\xff" * 8 for fd in (a, b)):  # the last number there is
-            write(Snapshots((a, b)), 2, size=64)
-            assert read((a, b)) == (meta(2), b"\x02" * 64)
+        write(Snapshots((a, b)), 2, size=64)
+        assert read((a, b)) == (meta(2), b"\x02" * 64)
     finally:
         os.close(a)
         os.close(b)

@@ -8,7 +8,6 @@ import sys
 
 import pytest
 
-
 from brainjar.isolation.seccomp import _MACHINES, _program, supported
 
 HEAD = """

@@ -5,6 +5,7 @@ The engine is a fake whose tokens are characters; the chat formats are real temp
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import pytest
@@ -344,3 +345,123 @@ def test_any_mix_of_thoughts_and_deaths_leaves_a_conversation(template: str, mov
             fake = Fake(template, can_shift, seq=list(fake.seq[: meta.n_past]))
             conversation = Conversation(fake, SYSTEM)
             conversation.take(meta)
+
+
+def growing(fake: Fake, largest: int, keeps: bool = True) -> Callable[[], bool]:
+    """As turns.py makes a window larger: what is computed is taken along, or lost where that cannot be."""
+
+    def grow() -> bool:
+        if fake.n_ctx >= largest:
+            return False
+        fake.n_ctx *= 2
+        if not keeps:
+            fake.seq.clear()
+        return True
+
+    return grow
+
+
+def test_a_window_that_grows_forgets_nothing_and_reads_nothing_again_until_it_can_grow_no_more() -> None:
+    fake = Fake()
+    conversation = Conversation(fake, SYSTEM, growing(fake, 4 * N_CTX))
+    history: list[Message] = []
+    windows = [fake.n_ctx]
+    while len(conversation.messages) == len(history):
+        assert len(history) < 200, "it never slides"
+        say(conversation, history, "thing " + "x" * 30)
+        before, unread = fake.computed, conversation.unread
+        settle(conversation)
+        check(fake, conversation, history)
+        assert fake.computed - before == unread, "what is held was read again"
+        if fake.n_ctx != windows[-1]:
+            windows.append(fake.n_ctx)
+            assert len(conversation.tokens) + RESERVE > fake.n_ctx // 2, "it grew before it was full"
+        answer(fake, conversation, history, "thought")
+    assert windows == [N_CTX, 2 * N_CTX, 4 * N_CTX]
+    assert len(conversation.tokens) <= fake.n_ctx // 2 + RESERVE
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(st.tuples(HEARD, WORDS), min_size=1, max_size=40),
+    st.sampled_from(list(TEMPLATES.values())),
+    st.booleans(),
+    st.booleans(),
+    st.sampled_from([1, 2, 8]),
+)
+def test_whatever_growth_keeps_or_loses_what_is_held_is_the_conversation(
+    turns: list[tuple[str, str]], template: str, can_shift: bool, keeps: bool, times: int
+) -> None:
+    fake = Fake(template, can_shift)
+    conversation = Conversation(fake, SYSTEM, growing(fake, times * N_CTX, keeps))
+    history: list[Message] = []
+    for heard, thought in turns:
+        say(conversation, history, heard)
+        settle(conversation)
+        check(fake, conversation, history)
+        answer(fake, conversation, history, thought)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(st.tuples(HEARD, WORDS), min_size=1, max_size=40),
+    st.sampled_from(list(TEMPLATES.values())),
+    st.booleans(),
+    st.sampled_from(["before", "within", "after"]),
+)
+def test_who_died_of_a_full_window_is_born_with_less_and_can_go_on(
+    turns: list[tuple[str, str]], template: str, can_shift: bool, when: str
+) -> None:
+    fake = Fake(template, can_shift, n_ctx=4 * N_CTX)
+    conversation = Conversation(fake, SYSTEM)
+    history: list[Message] = []
+    for heard, thought in turns:
+        say(conversation, history, heard)
+        settle(conversation)
+        answer(fake, conversation, history, thought)
+    if when != "after":
+        say(conversation, history, "go on")
+    if when == "within":
+        settle(conversation)
+    meta = conversation.meta("f", 7)
+    fake = Fake(template, can_shift, n_ctx=4 * N_CTX, seq=list(fake.seq[: meta.n_past]))
+    conversation = Conversation(fake, SYSTEM)
+    conversation.take(meta)
+    goal, most = N_CTX // 2, N_CTX - RESERVE
+    conversation.forget(goal, most)
+    assert len(conversation.tokens) <= most
+    if template == CHATML and can_shift and when != "before":
+        assert len(conversation.tokens) <= goal or len(conversation.messages) <= 3, "an exchange more could have been dropped"
+        assert fake.n_past >= len(conversation.tokens) - 40, "what is kept is to be read again"
+    say(conversation, history, "You have died once.")
+    fake.n_ctx = N_CTX
+    settle(conversation)
+    check(fake, conversation, history)
+    answer(fake, conversation, history, "yes")
+
+
+def test_to_forget_is_nothing_where_nothing_is_held() -> None:
+    fake = Fake()
+    conversation = Conversation(fake, SYSTEM)
+    conversation.forget(10, 20)
+    conversation.slide(RESERVE, 100)
+    assert (conversation.tokens, conversation.messages, fake.seq) == ([], [], [])
+
+
+@pytest.mark.parametrize("can_shift", [True, False])
+@pytest.mark.parametrize("exchanges", [1, 2, 3])
+def test_an_exchange_larger_than_what_may_be_kept_is_not_torn_apart(exchanges: int, can_shift: bool) -> None:
+    fake = Fake(can_shift=can_shift, n_ctx=4 * N_CTX)
+    conversation = Conversation(fake, SYSTEM)
+    history: list[Message] = []
+    for _ in range(exchanges):
+        say(conversation, history, "thing")
+        settle(conversation, N_CTX)
+        answer(fake, conversation, history, "a" * N_CTX)
+    conversation.forget(N_CTX // 2, N_CTX - RESERVE)
+    assert conversation.messages == history[-2:]
+    say(conversation, history, "You have died once.")
+    fake.n_ctx = N_CTX
+    del fake.seq[N_CTX:]
+    settle(conversation)
+    check(fake, conversation, history)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import signal
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from brainjar.ledger import SUPERVISOR_LOST
-from brainjar.messages import EXIT_LIFELINE, EXIT_MEMORY, EXIT_REFUSED, Evidence
+from brainjar.messages import EXIT_LIFELINE, EXIT_MEMORY, EXIT_REFUSED, WATCH_INTENT, Evidence, OomCounts
 from brainjar.persona import told
 from brainjar.supervisor import autopsy
 
@@ -24,15 +27,41 @@ ARENA = "/src/ggml/src/ggml.c:1644: GGML_ASSERT(ctx->mem_buffer != NULL) failed"
 ASSERT = "/src/ggml/src/ggml-cpu/ops.cpp:10: GGML_ASSERT(a->ne[0] == b->ne[0]) failed"
 BAD_ALLOC = ("terminate called after throwing an instance of 'std::bad_alloc'", "  what():  std::bad_alloc")
 
+CAP = 256 << 20
+KILLED: dict[str, Any] = {"signal": signal.SIGKILL, "rlimit_bytes": CAP}
+
+NO_DEATHS = {"stopped", "failed-start"}
+"""What the document tells of below its table."""
+
 MEASURED = {
     # research/llm.md §2.2, research/os_ui.md §A4
-    "a NULL that became OutOfMemory": (Evidence(exit_code=EXIT_MEMORY, exit_words="OutOfMemory: llama_decode returned -2"), "cap-rlimit"),
-    "a MemoryError that it caught": (Evidence(exit_code=EXIT_MEMORY, exit_words="MemoryError: "), "cap-rlimit"),
-    "a MemoryError that killed the interpreter": (Evidence(exit_code=1, stderr=("Traceback", "MemoryError")), "cap-rlimit"),
-    "ggml's arena": (Evidence(signal=signal.SIGABRT, stderr=(ARENA,)), "cap-rlimit"),
-    "a std::vector in decode": (Evidence(signal=signal.SIGABRT, stderr=BAD_ALLOC), "cap-rlimit"),
-    "no OpenMP thread": (Evidence(exit_code=1, stderr=(LIBGOMP,)), "cap-rlimit"),
-    "ld.so's TLS": (Evidence(exit_code=127, stderr=(TLS,)), "cap-rlimit"),
+    "a NULL that became OutOfMemory": (
+        Evidence(rlimit_bytes=CAP, exit_code=EXIT_MEMORY, exit_words="OutOfMemory: llama_decode returned -2"),
+        "cap-rlimit",
+    ),
+    "a MemoryError that it caught": (Evidence(rlimit_bytes=CAP, exit_code=EXIT_MEMORY, exit_words="MemoryError: "), "cap-rlimit"),
+    "a MemoryError that killed the interpreter": (
+        Evidence(rlimit_bytes=CAP, exit_code=1, stderr=("Traceback", "MemoryError")),
+        "cap-rlimit",
+    ),
+    "ggml's arena": (Evidence(rlimit_bytes=CAP, signal=signal.SIGABRT, stderr=(ARENA,)), "cap-rlimit"),
+    "a std::vector in decode": (Evidence(rlimit_bytes=CAP, signal=signal.SIGABRT, stderr=BAD_ALLOC), "cap-rlimit"),
+    "no OpenMP thread": (Evidence(rlimit_bytes=CAP, exit_code=1, stderr=(LIBGOMP,)), "cap-rlimit"),
+    "ld.so's TLS": (Evidence(rlimit_bytes=CAP, exit_code=127, stderr=(TLS,)), "cap-rlimit"),
+    "the same with no limit in force": (Evidence(exit_code=EXIT_MEMORY, exit_words="MemoryError: "), "out-of-memory"),
+    "bad_alloc with no limit in force": (Evidence(signal=signal.SIGABRT, stderr=BAD_ALLOC), "out-of-memory"),
+    "its cgroup's limit": (Evidence(**KILLED, cgroup=OomCounts(own_limit=1, killed=1)), "oom-cgroup"),
+    # with memory.oom.group one death counts two (research/os_ui.md §A4)
+    "its cgroup's limit, counted twice": (Evidence(**KILLED, cgroup=OomCounts(own_limit=3, killed=2, above=1)), "oom-cgroup"),
+    "the limit of the unit around it": (Evidence(**KILLED, cgroup=OomCounts(above=1, killed=1), kernel_oom_kills=1), "oom-unit"),
+    "the kernel, of all in its cgroup": (Evidence(**KILLED, cgroup=OomCounts(killed=1), kernel_oom_kills=1), "oom-kernel"),
+    "the kernel, where there are no cgroups": (Evidence(**KILLED, kernel_oom_kills=2), "oom-kernel"),
+    "somebody's kill -9, while the kernel killed others": (Evidence(**KILLED, cgroup=OomCounts(), kernel_oom_kills=2), "killed"),
+    "the supervisor's own watch": (Evidence(**KILLED, intent="cap", private_bytes=CAP + 1), "cap-watch"),
+    "a watchdog": (Evidence(**KILLED, intent=f"{WATCH_INTENT}temperature"), "watchdog-temperature"),
+    "a stop": (Evidence(signal=signal.SIGTERM, intent="stop"), "stopped"),
+    "an end before READY": (Evidence(exit_code=EXIT_REFUSED, ready=False, exit_words="EngineError: no"), "failed-start"),
+    "a cap too small to be born under": (Evidence(exit_code=EXIT_MEMORY, ready=False, rlimit_bytes=CAP), "failed-start"),
     "use of a NULL": (Evidence(signal=signal.SIGSEGV), "segv"),
     "somebody's kill -9, or the kernel's": (Evidence(signal=signal.SIGKILL), "killed"),
     "the operator's": (Evidence(signal=signal.SIGKILL, intent="operator"), "killed-by-operator"),
@@ -60,7 +89,7 @@ def test_every_measured_shape_of_death(evidence: Evidence, cause: str) -> None:
 
 @pytest.mark.parametrize("evidence", [e for e, _ in MEASURED.values()], ids=MEASURED)
 def test_what_was_asked_for_comes_before_what_was_found(evidence: Evidence) -> None:
-    asked = Evidence(exit_code=evidence.exit_code, signal=evidence.signal, stderr=evidence.stderr, intent="operator")
+    asked = msgspec.structs.replace(evidence, intent="operator", ready=True)
     assert autopsy.cause(asked) == "killed-by-operator"
 
 
@@ -75,7 +104,11 @@ def test_old_words_on_stderr_do_not_turn_a_kill_into_a_full_cap() -> None:
         Evidence,
         exit_code=st.none() | st.integers(0, 255),
         signal=st.none() | st.integers(1, 64),
-        intent=st.sampled_from([None, "operator", "stop", "nonsense"]),
+        intent=st.sampled_from([None, "operator", "stop", "cap", "nonsense", f"{WATCH_INTENT}heat"]),
+        ready=st.booleans(),
+        rlimit_bytes=st.none() | st.integers(0, 1 << 40),
+        cgroup=st.none() | st.builds(OomCounts, own_limit=st.integers(0, 2), above=st.integers(0, 2), killed=st.integers(0, 2)),
+        kernel_oom_kills=st.none() | st.integers(0, 3),
         exit_words=st.none() | st.text(max_size=20),
         stderr=st.lists(st.sampled_from([ARENA, ASSERT, TLS, LIBGOMP, *BAD_ALLOC, "x"]) | st.text(max_size=30), max_size=3).map(tuple),
     )
@@ -91,7 +124,9 @@ def test_whatever_is_found_has_a_cause_that_the_document_explains_and_words_on_o
 
 def test_the_document_explains_nothing_that_cannot_happen() -> None:
     produced = {cause for _, cause in MEASURED.values()} | {SUPERVISOR_LOST}
-    families = {re.sub(r"^signal-.*", "signal-NAME", re.sub(r"^exit-.*", "exit-N", cause)) for cause in produced}
+    for pattern, family in ((r"^signal-.*", "signal-NAME"), (r"^exit-.*", "exit-N"), (r"^watchdog-.*", "watchdog-KIND")):
+        produced = {re.sub(pattern, family, cause) for cause in produced}
+    families = produced - NO_DEATHS
     assert sorted(EXPLAINED) == sorted(families)
 
 
@@ -116,4 +151,16 @@ def test_the_evidence_in_words(evidence: Evidence, words: str) -> None:
 
 
 def _explained(cause: str) -> bool:
-    return cause in EXPLAINED or bool(re.fullmatch(r"signal-(SIG[A-Z0-9+]+|\d+)|exit-\d+", cause))
+    return cause in EXPLAINED or cause in NO_DEATHS or bool(re.fullmatch(r"signal-(SIG[A-Z0-9+]+|\d+)|exit-\d+|watchdog-[a-z]+", cause))
+
+
+def test_a_kill_that_nobody_of_the_jar_sent_is_the_kernels_only_if_the_kernel_counted_one() -> None:
+    for own, above, killed, kernel in itertools.product((0, 1), (0, 1), (0, 1), (None, 0, 1)):
+        counts = OomCounts(own_limit=own, above=above, killed=killed)
+        cause = autopsy.cause(Evidence(**KILLED, cgroup=counts, kernel_oom_kills=kernel))
+        assert (cause == "killed") == (killed == 0)
+        assert (cause == "oom-cgroup") == bool(killed and own)
+
+
+def test_every_cause_about_memory_is_known_as_such() -> None:
+    assert {cause for _, cause in MEASURED.values() if cause.startswith(("cap-", "oom-", "out-of"))} == autopsy.MEMORY

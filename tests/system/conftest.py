@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -45,12 +46,12 @@ def make_jar(tmp_path: Path) -> Iterator[MakeJar]:
     """Make a jar from the text of a config; all of them are ended with the test."""
     made: list[Jar] = []
 
-    def make(text: str = THREE, *args: str, name: str = "jar", view: str = "plain") -> Jar:
+    def make(text: str = THREE, *args: str, name: str = "jar", view: str = "plain", **more: Any) -> Jar:
         root = tmp_path / name
         root.mkdir(exist_ok=True)
         config = root / "matrix.toml"
         config.write_text(text)
-        made.append(Jar(root, config, *args, view=view))
+        made.append(Jar(root, config, *args, view=view, **more))
         return made[-1]
 
     yield make

@@ -10,15 +10,17 @@ import socket
 import subprocess
 import sys
 import time
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from brainjar.bus import Subscriber
+from brainjar.isolation import cgroups
 from brainjar.messages import Envelope, decode_envelope
 
-PATIENCE_S = 90.0
+PATIENCE_S = float(os.environ.get("BRAINJAR_TEST_PATIENCE", "90"))
 """Longest that anything here is waited for; nothing that works comes near it."""
 
 
@@ -50,6 +52,22 @@ def until(what: Callable[[], Any], patience: float = PATIENCE_S, why: object = "
             return got
         time.sleep(0.01)
     raise AssertionError(f"not within {patience:g} s: {why or what}")
+
+
+def jar_groups(state_dir: Path) -> list[Path]:
+    """The cgroups of the jar that keeps its state there, where it has made one of its own (`Housing`)."""
+    parent = cgroups.survey().parent
+    return [] if parent is None else list(parent.glob(f"brainjar-*-{zlib.crc32(os.fsencode(state_dir)):08x}"))
+
+
+def gone(group: Path) -> bool:
+    try:
+        group.rmdir()
+    except FileNotFoundError:
+        pass
+    except OSError:
+        return False
+    return True
 
 
 class Listener:
@@ -98,11 +116,20 @@ class Listener:
 
 
 class Jar:
-    def __init__(self, root: Path, config: Path | str, *args: str, env: dict[str, str] | None = None, view: str = "plain") -> None:
+    def __init__(
+        self,
+        root: Path,
+        config: Path | str,
+        *args: str,
+        env: dict[str, str] | None = None,
+        view: str = "plain",
+        program: Sequence[str] = (sys.executable, "-m", "brainjar"),
+    ) -> None:
+        """`program`: what is `brainjar` here."""
         self.state_dir = root / "state"
         self.runtime_dir = root / "run"
         self.output = root / "output"
-        self.argv = [sys.executable, "-m", "brainjar", "supervise", "--config", str(config), "--state-dir", str(self.state_dir)]
+        self.argv = [*program, "supervise", "--config", str(config), "--state-dir", str(self.state_dir)]
         self.argv += ["--set", f"jar.runtime_dir={self.runtime_dir}", "--view", view, *args]
         self._env = dict(os.environ) | (env or {})
         self.process: subprocess.Popen[bytes] | None = None
@@ -207,6 +234,10 @@ class Jar:
             self.process.wait()
             for pid in left:
                 until(lambda pid=pid: not alive(pid), 10)  # type: ignore[misc]
+        for group in jar_groups(self.state_dir):  # a jar that was killed leaves its empty groups to its next start
+            for path in [*group.iterdir(), group]:
+                if path.is_dir():
+                    until(lambda path=path: gone(path), 10)  # type: ignore[misc]
 
 
 def brainjar(*args: str, env: dict[str, str] | None = None, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:

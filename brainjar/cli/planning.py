@@ -1,0 +1,89 @@
+"""Make the plan of a config: headers read, one dry run for each model file in a process that is thrown away, the host's memory."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from brainjar import gguf, models
+from brainjar import plan as plans
+from brainjar.errors import BrainjarError, UsageError
+from brainjar.isolation import hostmemory
+
+if TYPE_CHECKING:
+    from brainjar.config import Config
+    from brainjar.gguf import Gguf
+
+PATIENCE_S: Final = 60.0
+"""Longest that a dry run may take; SmolLM2 takes 0.7 s on a busy core."""
+
+
+class _Refused(msgspec.Struct, frozen=True):
+    error: str
+
+
+class DryRunFailed(BrainjarError):
+    """llama.cpp would not say what a model takes. `--force` starts a jar without a plan."""
+
+
+def check_fetched(config: Config) -> None:
+    """Raise `BrainjarError` for a model of the catalog that is not here."""
+    for model in config.models:
+        if model.name is not None and not models.is_present(models.lookup(model.name)):
+            raise BrainjarError(
+                f"{model.name}: not fetched yet ({model.path}), so there is nothing to plan; brainjar models fetch {model.name}"
+            )
+
+
+def headers(config: Config) -> dict[Path, Gguf]:
+    """Of each model file. Raise `UsageError` for one that is no model."""
+    try:
+        return {path: gguf.read(path) for path in dict.fromkeys(model.path for model in config.models)}
+    except gguf.GgufError as error:
+        raise UsageError(str(error)) from None
+
+
+def make(config: Config, known: dict[Path, Gguf]) -> plans.Plan:
+    """`known`: what `headers` found. Raise `DryRunFailed`."""
+    figures = {path: dry_run(path, plans.asked(config, path, header.n_ctx_train)) for path, header in known.items()}
+    return plans.plan(config, figures, hostmemory.read())
+
+
+def dry_run(path: Path, contexts: Sequence[int], patience_s: float = PATIENCE_S) -> plans.Figures:
+    """Raise `DryRunFailed`, in one line, however the child ends."""
+    argv = [sys.executable, "-m", "brainjar.engine.dryrun", str(path), *map(str, contexts)]
+    try:
+        done = subprocess.run(argv, env=_environment(), stdin=subprocess.DEVNULL, capture_output=True, timeout=patience_s, check=False)
+    except subprocess.TimeoutExpired:
+        raise DryRunFailed(f"{path}: its dry run was not done after {patience_s:g} s and was ended; try again on an idle machine") from None
+    except (OSError, ValueError) as error:
+        raise DryRunFailed(f"{path}: its dry run cannot be started: {error}") from None
+    last = next((line for line in reversed(done.stderr.decode(errors="replace").splitlines()) if line.strip()), "it said nothing")
+    try:
+        if done.returncode == 0:
+            return msgspec.json.decode(done.stdout, type=plans.Figures)
+        why = msgspec.json.decode(done.stdout, type=_Refused).error
+    except msgspec.DecodeError:
+        code = done.returncode
+        how = f"signal {signal.Signals(-code).name}" if -code in set(signal.Signals) else f"exit status {code}"
+        why = f"{path}: its dry run ended with {how}"
+    raise DryRunFailed(f"{why}: {_clean(last)}")
+
+
+def _clean(text: str) -> str:
+    return "".join(c if c.isprintable() else "�" for c in text.strip())[:300]
+
+
+def _environment() -> dict[str, str]:
+    """A zygote's, but for three things: GPUs are listed, so not hidden; huge pages and a random order of hashing move the heap's end
+    about by megabytes, and a plan that is made twice must come out the same."""
+    from brainjar.supervisor import zygotes
+
+    hidden = ("CUDA_VISIBLE_DEVICES", "GLIBC_TUNABLES")
+    return {key: value for key, value in zygotes.environment().items() if key not in hidden} | {"PYTHONHASHSEED": "0"}

@@ -1,0 +1,405 @@
+"""Whether a jar fits its host, before anything is loaded: figures of the dry run + config + memory of the host -> `Plan`.
+
+Pure: it knows no clock, no process and no file. `engine.dryrun` makes the figures, `isolation.hostmemory` the host's,
+`cli.planning` brings them together.
+
+What is counted, all in bytes. A *zygote* for each distinct (file, context): its weights once, whoever shares them, its context and
+its own process. For each persona its *cap*, whole: it may use it. Its *snapshot*, the context that the supervisor keeps for its next
+life in a memfd outside the cap, once for each persona, and once more for those who write one at the same time. The supervisor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final, Literal
+
+import msgspec
+from msgspec import Struct
+
+from brainjar.config import Config, Model, Persona
+from brainjar.units import format_size
+
+MIB: Final = 1 << 20
+SUPERVISOR_BYTES: Final = 30 * MIB
+"""Resident memory of the supervisor: 24 MiB with zmq, psutil and SQLite (`research/traps.md`), and its queues."""
+ZYGOTE_BYTES: Final = 32 * MIB
+"""Resident memory of a zygote beyond weights, context and what its dry run had: libraries, the chat template, heap rounded up to
+huge pages. Measured with SmolLM2: 30 MiB."""
+WORKER_BYTES: Final = 30 * MIB
+"""What a worker owns beyond its context: Python, sockets, mind. Measured with SmolLM2 at 512 to 2,048 tokens: 17 to 19 MiB; a
+zygote's heap grows in steps of 2 MiB, so that its context comes out up to 4 MiB larger than the dry run's; and the zygote
+asks for 24 MiB beside the context."""
+THREAD_BYTES: Final = 1 * MIB
+"""Each compute thread after the first: its stack (`engine.llama.STACK`) and what the library keeps for it."""
+
+
+class Buffer(Struct, frozen=True, kw_only=True):
+    """Weights that lie in one kind of memory: "CPU", "CPU_REPACK", "CUDA0"."""
+
+    name: str
+    bytes: int
+
+
+class Window(Struct, frozen=True, kw_only=True):
+    """What llama.cpp allocates for a context. Bytes."""
+
+    asked: int
+    """Tokens asked for."""
+    n_ctx: int
+    """Tokens that llama.cpp makes of it: it rounds up."""
+    kv_bytes: int
+    compute_bytes: int
+    output_bytes: int
+    bookkeeping_bytes: int
+    """Graphs and tables of cells: mostly address space that is never touched, but RLIMIT_DATA counts it."""
+
+    @property
+    def owned_bytes(self) -> int:
+        """What a cap counts."""
+        return self.touched_bytes + self.bookkeeping_bytes
+
+    @property
+    def touched_bytes(self) -> int:
+        """What becomes real memory."""
+        return self.kv_bytes + self.compute_bytes + self.output_bytes
+
+
+class Device(Struct, frozen=True, kw_only=True):
+    """One that ggml can compute on beside the CPU."""
+
+    name: str
+    description: str
+    kind: str
+    """GPU, IGPU (shares the host's memory) or ACCEL."""
+    free_bytes: int
+    total_bytes: int
+
+
+class Figures(Struct, frozen=True, kw_only=True):
+    """What the dry run of one model file found."""
+
+    description: str
+    n_ctx_train: int
+    weights: tuple[Buffer, ...]
+    windows: tuple[Window, ...]
+    """One for each context that was asked for."""
+    process_bytes: int
+    """VmData of the dry run before its first context: the vocabulary and Python's heap, which a zygote has as well."""
+    devices: tuple[Device, ...] = ()
+
+    def window(self, asked: int) -> Window:
+        return next(one for one in self.windows if one.asked == asked)
+
+
+class HostMemory(Struct, frozen=True, kw_only=True):
+    total_bytes: int
+    available_bytes: int
+    limit_bytes: int | None = None
+    """The tightest memory limit of the groups that the jar will run in: the unit's MemoryMax."""
+    limit_at: str = ""
+    """The group that sets it."""
+
+    @property
+    def limited(self) -> bool:
+        return self.limit_bytes is not None and self.limit_bytes < self.total_bytes
+
+    @property
+    def bound_bytes(self) -> int:
+        return min(self.total_bytes, self.limit_bytes) if self.limit_bytes is not None else self.total_bytes
+
+
+class ModelRow(Struct, frozen=True, kw_only=True):
+    """A zygote: its weights are there once, for all of `personas`."""
+
+    name: str
+    path: str
+    description: str
+    context: int
+    personas: tuple[str, ...]
+    weights: tuple[Buffer, ...]
+    weights_bytes: int
+    repacked_bytes: int
+    """Of the weights, those in a layout of this CPU's own. It takes the place of the file's, and forks share it."""
+    context_bytes: int
+    process_bytes: int
+    total_bytes: int
+
+
+class PersonaRow(Struct, frozen=True, kw_only=True):
+    name: str
+    model: str
+    context: int
+    kv_bytes: int
+    compute_bytes: int
+    output_bytes: int
+    bookkeeping_bytes: int
+    worker_bytes: int
+    least_cap_bytes: int
+    """The smallest cap that it can live under, whole MiB."""
+    cap_bytes: int
+    growth: str
+    largest_window: int
+    """Tokens that its window can reach under its cap; 0 where the cap is too small for its first."""
+    snapshot_bytes: int
+    threads: int
+
+
+class Totals(Struct, frozen=True, kw_only=True):
+    weights_bytes: int
+    zygotes_bytes: int
+    """Contexts and processes of the zygotes."""
+    caps_bytes: int
+    snapshots_bytes: int
+    supervisor_bytes: int
+    total_bytes: int
+    bound_bytes: int
+    """What it must fit into: the host's memory, or the limit around the jar where that is less."""
+    bound: str
+    """In words, whose that is."""
+    available_bytes: int
+    threads: int
+    """Most compute threads at once."""
+    cpus: int
+
+
+class Problem(Struct, frozen=True, kw_only=True):
+    """Why it does not fit. `what` and `change` are for people, `set` is the same change as arguments of `--set`, if it is one."""
+
+    kind: Literal["cap", "memory"]
+    """"cap": wrong on any host. "memory": more than this one has."""
+    what: str
+    change: str
+    set: tuple[str, ...] = ()
+
+    @property
+    def words(self) -> str:
+        return f"{self.what}; {self.change}"
+
+
+class Plan(Struct, frozen=True, kw_only=True):
+    jar: str
+    fits: bool
+    models: tuple[ModelRow, ...]
+    personas: tuple[PersonaRow, ...]
+    devices: tuple[Device, ...]
+    totals: Totals
+    problems: tuple[Problem, ...]
+    notes: tuple[str, ...]
+
+
+def windows(context: int, growth: str, n_ctx_train: int) -> tuple[int, ...]:
+    """The windows that a persona may come to have, in tokens: its context, and doubled until its model was trained for no more."""
+    found = [context]
+    while growth == "context" and found[-1] < n_ctx_train:
+        found.append(min(2 * found[-1], n_ctx_train))
+    return tuple(found)
+
+
+def asked(config: Config, path: Path, n_ctx_train: int) -> tuple[int, ...]:
+    """All contexts of the model file `path` that a plan of `config` needs figures of, ascending."""
+    own = (p for p in config.personas if p.model.path == path)
+    return tuple(sorted({n for p in own for n in windows(p.model.context, p.growth, n_ctx_train)}))
+
+
+def plan(config: Config, figures: Mapping[Path, Figures], host: HostMemory) -> Plan:
+    """`figures` has every model file of `config`, with all the contexts that `asked` names."""
+    models = tuple(_model(one, config.personas, figures[one.path]) for one in config.models)
+    personas = tuple(_persona(one, figures[one.model.path]) for one in config.personas)
+    totals = _totals(config, models, personas, host)
+    problems = _problems(config, figures, models, personas, host)
+    devices = {(d.name, d.description): d for one in figures.values() for d in one.devices}
+    return Plan(
+        jar=config.jar.name,
+        fits=not problems,
+        models=models,
+        personas=personas,
+        devices=tuple(devices.values()),
+        totals=totals,
+        problems=problems,
+        notes=_notes(config, figures, models, personas, totals, host),
+    )
+
+
+# ── rows ──
+
+
+def _name(model: Model) -> str:
+    return model.name or model.path.name
+
+
+def _whole(count: int) -> int:
+    """Rounded up to MiB: what is said to be enough must be."""
+    return -(-count // MIB) * MIB
+
+
+def _mib(count: int) -> str:
+    """To the MiB, whatever its size: "1.5 GiB" may be less than the 1,577 MiB that are wanted."""
+    return f"{count // MIB} MiB"
+
+
+def _model(model: Model, personas: Sequence[Persona], figures: Figures) -> ModelRow:
+    weights = sum(buffer.bytes for buffer in figures.weights)
+    context = figures.window(model.context).touched_bytes
+    return ModelRow(
+        name=_name(model),
+        path=str(model.path),
+        description=figures.description,
+        context=model.context,
+        personas=tuple(p.name for p in personas if p.model == model),
+        weights=figures.weights,
+        weights_bytes=weights,
+        repacked_bytes=sum(buffer.bytes for buffer in figures.weights if buffer.name.endswith("REPACK")),
+        context_bytes=context,
+        process_bytes=figures.process_bytes + ZYGOTE_BYTES,
+        total_bytes=weights + context + figures.process_bytes + ZYGOTE_BYTES,
+    )
+
+
+def _persona(persona: Persona, figures: Figures) -> PersonaRow:
+    first = figures.window(persona.model.context)
+    worker = WORKER_BYTES + (persona.threads - 1) * THREAD_BYTES
+    reach = [figures.window(n) for n in windows(persona.model.context, persona.growth, figures.n_ctx_train)]
+    fitting = [window for window in reach if window.owned_bytes + worker <= persona.memory]
+    return PersonaRow(
+        name=persona.name,
+        model=_name(persona.model),
+        context=persona.model.context,
+        kv_bytes=first.kv_bytes,
+        compute_bytes=first.compute_bytes,
+        output_bytes=first.output_bytes,
+        bookkeeping_bytes=first.bookkeeping_bytes,
+        worker_bytes=worker,
+        least_cap_bytes=_whole(first.owned_bytes + worker),
+        cap_bytes=persona.memory,
+        growth=persona.growth,
+        largest_window=fitting[-1].n_ctx if fitting else 0,
+        snapshot_bytes=(fitting[-1] if fitting else first).kv_bytes,
+        threads=persona.threads,
+    )
+
+
+def _totals(config: Config, models: Sequence[ModelRow], personas: Sequence[PersonaRow], host: HostMemory) -> Totals:
+    at_once = config.inference.max_concurrent
+    weights = sum(row.weights_bytes for row in models)
+    zygotes = sum(row.context_bytes + row.process_bytes for row in models)
+    caps = sum(row.cap_bytes for row in personas)
+    kept = sorted((row.snapshot_bytes for row in personas), reverse=True)
+    snapshots = sum(kept) + sum(kept[:at_once])
+    return Totals(
+        weights_bytes=weights,
+        zygotes_bytes=zygotes,
+        caps_bytes=caps,
+        snapshots_bytes=snapshots,
+        supervisor_bytes=SUPERVISOR_BYTES,
+        total_bytes=weights + zygotes + caps + snapshots + SUPERVISOR_BYTES,
+        bound_bytes=host.bound_bytes,
+        bound=f"the memory limit around the jar ({host.limit_at})" if host.limited else "the memory of this machine",
+        available_bytes=host.available_bytes,
+        threads=sum(sorted((row.threads for row in personas), reverse=True)[:at_once]),
+        cpus=len({cpu for share in config.inference.shares for cpu in share}),
+    )
+
+
+# ── what is wrong ──
+
+
+def _problems(
+    config: Config, figures: Mapping[Path, Figures], models: Sequence[ModelRow], personas: Sequence[PersonaRow], host: HostMemory
+) -> tuple[Problem, ...]:
+    """What is first makes what follows pointless: raising caps is no advice for a jar that no caps make fit."""
+
+    def under(caps: Mapping[str, int]) -> Totals:
+        capped = (msgspec.structs.replace(one, memory=caps[one.name]) for one in config.personas)
+        return _totals(config, models, [_persona(one, figures[one.model.path]) for one in capped], host)
+
+    small = tuple(_cap_too_small(config, row) for row in personas if row.cap_bytes < row.least_cap_bytes)
+    caps = {row.name: max(row.cap_bytes, row.least_cap_bytes) for row in personas}
+    needed = under(caps)
+    if needed.total_bytes <= needed.bound_bytes:
+        return small
+    least = {row.name: row.least_cap_bytes for row in personas}
+    if (smallest := under(least)).total_bytes > smallest.bound_bytes:
+        change = (
+            f"with the smallest caps that work it still needs {format_size(smallest.total_bytes)}: choose a smaller model or model.context"
+        )
+        return (Problem(kind="memory", what=_too_much(config, needed, host), change=change + _raised(smallest, host)), *small)
+    lowered: dict[str, int] = {}
+    # those with most to spare give first, and as few as can be
+    for name in sorted(caps, key=lambda name: caps[name] - least[name], reverse=True):
+        now = under(caps)
+        if (excess := now.total_bytes - now.bound_bytes) <= 0:
+            break
+        caps[name] = lowered[name] = max(least[name], (caps[name] - excess) // MIB * MIB)
+    change = "lower " + ", ".join(f"persona.{name}.memory to {_mib(cap)}" for name, cap in lowered.items()) + _raised(needed, host)
+    sets = tuple(f"persona.{name}.memory={cap // MIB}MiB" for name, cap in lowered.items())
+    return (*small, Problem(kind="memory", what=_too_much(config, needed, host), change=change, set=sets))
+
+
+def _cap_too_small(config: Config, row: PersonaRow) -> Problem:
+    return Problem(
+        kind="cap",
+        what=f"{config.source}: persona.{row.name}.memory: {format_size(row.cap_bytes)} is below what a worker with a context of"
+        f" {row.context} tokens of this model needs",
+        change=f"wanted at least {_mib(row.least_cap_bytes)}, or a smaller model.context",
+        set=(f"persona.{row.name}.memory={row.least_cap_bytes // MIB}MiB",),
+    )
+
+
+def _too_much(config: Config, needed: Totals, host: HostMemory) -> str:
+    has = f"this machine has {format_size(host.total_bytes)}"
+    if host.limited:
+        has = f"the unit's MemoryMax or another limit around the jar ({host.limit_at}) allows {format_size(needed.bound_bytes)}"
+    if needed.caps_bytes > needed.bound_bytes:
+        return f"{config.source}: persona.memory: the caps add up to {format_size(needed.caps_bytes)}, {has}"
+    parts = ("weights", needed.weights_bytes), ("zygotes", needed.zygotes_bytes), ("caps", needed.caps_bytes)
+    listed = ", ".join(f"{name} {format_size(count)}" for name, count in (*parts, ("snapshots", needed.snapshots_bytes)))
+    return f"{config.source}: the jar needs {format_size(needed.total_bytes)} ({listed}), {has}"
+
+
+def _raised(needed: Totals, host: HostMemory) -> str:
+    return f", or raise that limit to {_mib(_whole(needed.total_bytes))}" if host.limited and needed.total_bytes <= host.total_bytes else ""
+
+
+# ── what else is worth knowing ──
+
+
+def _notes(
+    config: Config,
+    figures: Mapping[Path, Figures],
+    models: Sequence[ModelRow],
+    personas: Sequence[PersonaRow],
+    totals: Totals,
+    host: HostMemory,
+) -> tuple[str, ...]:
+    notes = [_fate(row, figures[p.model.path].n_ctx_train) for row, p in zip(personas, config.personas, strict=True)]
+    for row, model in zip(models, config.models, strict=True):
+        trained = figures[model.path].n_ctx_train
+        if row.context > trained:
+            notes.append(f"{row.name}: a context of {row.context} tokens is more than the {trained} that it was trained for")
+    for path in dict.fromkeys(row.path for row in models):
+        contexts = [str(row.context) for row in models if row.path == path]
+        if len(contexts) > 1:
+            notes.append(
+                f"{path}: loaded {len(contexts)} times, as its contexts differ ({', '.join(contexts)}): one model.context shares it"
+            )
+    if totals.threads > totals.cpus:
+        notes.append(
+            f"up to {totals.threads} compute threads at once on {totals.cpus} CPUs: they will wait for each other; lower persona.threads"
+            " or inference.max_concurrent"
+        )
+    if host.available_bytes < totals.total_bytes <= totals.bound_bytes:
+        notes.append(
+            f"{format_size(host.available_bytes)} of this machine's memory are free now, and the jar may come to need"
+            f" {format_size(totals.total_bytes)}: what else runs here has to give some up"
+        )
+    return tuple(note for note in notes if note)
+
+
+def _fate(row: PersonaRow, n_ctx_train: int) -> str:
+    """What becomes of one whose window grows."""
+    if row.growth != "context" or not row.largest_window:
+        return ""
+    if row.largest_window >= n_ctx_train:
+        return f"{row.name}: its cap lets the window reach the {n_ctx_train} tokens the model was trained for: it will not die of memory"
+    return f"{row.name}: dies when its window would grow past {row.largest_window} tokens"
