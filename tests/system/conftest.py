@@ -55,5 +55,5 @@ def make_jar(tmp_path: Path) -> Iterator[MakeJar]:
         return made[-1]
 
     yield make
-    for jar in made:
+    for jar in reversed(made):
         jar.clean_up()

@@ -1,8 +1,9 @@
 """A worker that tries everything: the real birth, the real walls, and then, in the place of thinking, an attack.
 
-Run as a program it is `brainjar` whose zygotes are this module (`python -m tests.system.hostile supervise …`); with a number as its
-first argument it is such a zygote. A persona whose prompt begins with `ATTACK name` carries out `name` of the functions below, once,
-under its first lease, and says as a thought, in JSON, what it could do; every other persona thinks as always.
+Run as a program it is `brainjar` whose zygotes are this module (`python -m tests.system.hostile supervise …`); with a number
+as its first argument it is such a zygote. A persona whose prompt begins with `ATTACK name` carries out `name` of the functions
+below, once, under its first lease (`ATTACK name when told`: without one, once there is a file `go` beside its mind), and says
+as a thought, in JSON, what it could do; every other persona thinks as always.
 """
 
 from __future__ import annotations
@@ -34,7 +35,12 @@ class Hostile(Life):
         if words[:1] != ["ATTACK"]:
             super().live()
             return
+        go = Path(self.birth.mind).parent / "go"
+        while "told" in words[2:] and not go.exists():
+            self._listen(5)
         self._wait_for_lease()
+        if "told" in words[2:]:
+            self.say(messages.Yield(turn=self.turn))
         found = ATTACKS[words[1]](self)
         self.say(messages.Yield(turn=self.turn))
         self.say(Thought(line=0, turn=self.turn, tokens=0, seconds=0.0, text=json.dumps(found)), wait_ms=SAY_WAIT_MS)
@@ -83,8 +89,8 @@ def grow(life: Life) -> dict[str, str]:
 
 
 def scribble(life: Life) -> dict[str, str]:
-    """Copy what is shared by writing on it, which no rlimit counts; then stay so."""
-    _scribble(1 << 62, life)
+    """Copy what is shared by writing on it, which no rlimit counts, until a little more than the cap is its own; then stay so."""
+    _scribble(life.birth.memory_cap + (8 << 20), life)
     return {}
 
 

@@ -1,0 +1,185 @@
+"""A persona grows past its cap: how far does it get, how long does it live past it, and what do its siblings notice?
+
+For each layer of the cap that this host has: a worker that grows in the way that only this layer counts
+(`tests/system/hostile.py`), over and over, in windows of a few seconds; between them windows in which it is quiet. What the
+siblings think in the one is held against the quiet one before it, in the same run.
+
+    .venv/bin/python -m benchmarks.caps [--rounds 10] [--write benchmarks/results/caps.md]
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import statistics
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from brainjar.isolation import cgroups, rlimits
+from brainjar.watchdog import memory
+from tests.system.harness import Jar, Listener, jar_groups, until
+
+MIB = 1 << 20
+WINDOW_S = 4.0
+CAP = {"grow": 128, "swallow": 128, "scribble": 100}
+LAYER = {"grow": ("rlimit", "cap-rlimit"), "swallow": ("cgroup", "oom-cgroup"), "scribble": ("watch", "cap-watch")}
+CONFIG = """
+[jar]
+name = "bench"
+[model]
+name = "smollm2-135m"
+context = 512
+[restart]
+pause = "100ms"
+intensity = 1000000
+[watchdog]
+interval = "{interval}"
+[[persona]]
+name = "subject"
+prompt = "{prompt}"
+role = "subject"
+memory = "{cap}MiB"
+[[persona]]
+name = "observer"
+memory = "160MiB"
+[[persona]]
+name = "god"
+memory = "160MiB"
+"""
+
+
+class Eye(threading.Thread):
+    """Looks at one process until it is gone: what it holds, as the layer counts it, and when that was first past the cap."""
+
+    def __init__(self, pid: int, layer: str, cap: int, group: Path | None, baseline: int) -> None:
+        super().__init__(daemon=True)
+        self.pid, self.layer, self.cap, self.group, self.baseline = pid, layer, cap, group, baseline
+        self.peak = 0
+        self.over_at: float | None = None
+
+    def run(self) -> None:
+        while (held := self._held()) is not None:
+            self.peak = max(self.peak, held)
+            if held > self.cap and self.over_at is None:
+                self.over_at = time.monotonic()
+            time.sleep(0.002 if self.layer != "watch" else 0.01)
+
+    def _held(self) -> int | None:
+        if self.layer == "rlimit":
+            data = rlimits.vm_data(self.pid)
+            return None if data is None else data - self.baseline
+        if self.layer == "watch":
+            exact = memory.exact(self.pid)
+            return None if exact is None else exact.private
+        if not memory.has_memory(self.pid) or self.group is None:
+            return None
+        return cgroups.Group(self.group, cgroups.survey().version).used_bytes()
+
+
+def tokens(jar: Jar) -> int:
+    return sum(p["tokens"] for p in jar.status()["personas"] if p["name"] != "subject")
+
+
+def limit_of(jar: Jar, layer: str) -> tuple[int, int]:
+    """(what the layer enforces, the pid of subject)."""
+    subject = jar.persona("subject")
+    found: dict[str, Any] = next(one for one in subject["memory"]["layers"] if one["name"] == layer)
+    return int(found["limit_bytes"]), int(subject["pid"])
+
+
+def rounds(jar: Jar, listener: Listener, attack: str, count: int) -> Iterator[dict[str, float]]:
+    layer, cause = LAYER[attack]
+    go = jar.state_dir / "minds" / "subject" / "go"
+    for _ in range(count):
+        until(lambda: jar.persona("subject")["state"] == "ready")
+        start, before = time.monotonic(), tokens(jar)
+        time.sleep(WINDOW_S)
+        quiet = (tokens(jar) - before) / (time.monotonic() - start)
+        limit, pid = limit_of(jar, layer)
+        group = next((path / "persona-subject" for path in jar_groups(jar.state_dir)), None)
+        rlimit = rlimits.data_limit(pid) or 0
+        eye = Eye(pid, layer, limit, group, rlimit - CAP[attack] * MIB)
+        eye.start()
+        listener.drain()
+        start, before = time.monotonic(), tokens(jar)
+        go.touch()
+        death, _ = listener.until("DEATH", "subject")
+        died = time.monotonic()
+        go.unlink()
+        eye.join()
+        assert death.metadata["cause"] == cause, death.content
+        time.sleep(max(0.0, WINDOW_S - (time.monotonic() - start)))
+        during = (tokens(jar) - before) / (time.monotonic() - start)
+        yield {
+            "past_limit": eye.peak - limit,
+            "past_cap": eye.peak - CAP[attack] * MIB,
+            "lived_on_ms": (died - eye.over_at) * 1e3 if eye.over_at is not None else 0.0,
+            "took_ms": (died - start) * 1e3,
+            "quiet": quiet,
+            "during": during,
+        }
+
+
+def measure(attack: str, count: int) -> list[dict[str, float]]:
+    with tempfile.TemporaryDirectory(prefix="bj") as place:
+        root = Path(place)
+        prompt = root / "attack.md"
+        prompt.write_text(f"ATTACK {attack} when told\n")
+        interval = "1h" if attack == "swallow" else "1s"
+        (root / "bench.toml").write_text(CONFIG.format(prompt=prompt, cap=CAP[attack], interval=interval))
+        jar = Jar(root, root / "bench.toml", program=(sys.executable, "-m", "tests.system.hostile")).start()
+        try:
+            jar.until_ready()
+            with jar.listening() as listener:
+                for name in ("observer", "god"):
+                    listener.until("THOUGHT", name)
+                return list(rounds(jar, listener, attack, count))
+        finally:
+            jar.clean_up()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--write", type=Path)
+    args = parser.parse_args()
+    found = cgroups.survey()
+    lines = [
+        f"{args.rounds} deaths by each layer, SmolLM2-135M Q4_1, two siblings thinking in turns; {platform.machine()},"
+        f" {os.cpu_count()} cores (shared), Linux {platform.release().split('-')[0]}, cgroup {found.version},"
+        f" load {os.getloadavg()[0]:.1f}. Medians (worst).",
+        "",
+        "| layer | past its limit, MiB | past the cap, MiB | from past the limit to DEATH, ms | from the first byte to DEATH, ms |"
+        " siblings' tokens/s, attacked ÷ quiet |",
+        "|---|---|---|---|---|---|",
+    ]
+    for attack in ("grow", "swallow", "scribble"):
+        layer = LAYER[attack][0]
+        if layer == "cgroup" and found.parent is None:
+            lines.append(f"| {layer} | not run: {found.why} | | | | |")
+            continue
+        got = measure(attack, args.rounds)
+
+        def both(key: str, scale: float = 1.0, got: list[dict[str, float]] = got) -> str:
+            values = [one[key] / scale for one in got]
+            return f"**{statistics.median(values):.1f}** ({max(values):.1f})"
+
+        ratios = [one["during"] / one["quiet"] for one in got]
+        lines.append(
+            f"| {layer} | {both('past_limit', MIB)} | {both('past_cap', MIB)} | {both('lived_on_ms')} | {both('took_ms')} |"
+            f" **{statistics.median(ratios):.2f}** ({min(ratios):.2f}) |"
+        )
+    print("\n".join(lines))
+    if args.write:
+        args.write.parent.mkdir(parents=True, exist_ok=True)
+        args.write.write_text("# caps\n\n" + "\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    main()
