@@ -5,7 +5,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint clean
+.PHONY: help setup run test test-vm lint clean
 
 LLAMA := 0.3.36
 MODEL := smollm2-135m
@@ -20,7 +20,7 @@ endif
 STAMP := $(VENV)/set-up-$(shell printf '%s' '$(CURDIR) $(CMAKE_ARGS)' | cksum | cut -d' ' -f1)
 
 help: ## this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 16
 
 setup: $(STAMP) ## make .venv with everything in it; nothing where it is up to date
 
@@ -30,6 +30,9 @@ run: setup ## run the jar here: three personas on a real model (CONFIG=file for 
 test: lint ## lint, fetch the model, run every test (ARGS='-k name' goes to pytest)
 	@$(BIN)/brainjar models fetch $(MODEL) >/dev/null
 	@exec $(BIN)/pytest $(ARGS)
+
+test-vm: setup ## run the tests of cgroups in a guest that has v2 (ARGS='--as user tests/x.py': others; tests/vm)
+	@exec tests/vm/run $(ARGS)
 
 lint: setup ## ruff, mypy --strict, and who may import whom
 	@$(BIN)/ruff check

@@ -38,6 +38,8 @@ context = 512
 [restart]
 pause = "100ms"
 intensity = 1000000
+[sampling]
+max_tokens = 24
 [watchdog]
 interval = "{interval}"
 [[persona]]

@@ -23,15 +23,14 @@ from brainjar.units import format_size
 MIB: Final = 1 << 20
 SUPERVISOR_BYTES: Final = 30 * MIB
 """Resident memory of the supervisor: 24 MiB with zmq, psutil and SQLite (`research/traps.md`), and its queues."""
-ZYGOTE_BYTES: Final = 32 * MIB
-"""Resident memory of a zygote beyond weights, context and what its dry run had: libraries, the chat template, heap rounded up to
-huge pages. Measured with SmolLM2: 30 MiB."""
-WORKER_BYTES: Final = 30 * MIB
-"""What a worker owns beyond its context: Python, sockets, mind. Measured with SmolLM2 at 512 to 2,048 tokens: 17 to 19 MiB; a
-zygote's heap grows in steps of 2 MiB, so that its context comes out up to 4 MiB larger than the dry run's; and the zygote
-asks for 24 MiB beside the context."""
+ZYGOTE_BYTES: Final = 44 * MIB
+"""Resident memory of a zygote beyond weights, context and what its dry run had allocated: Python, libraries, the chat template, a
+heap rounded up to huge pages. Measured with SmolLM2: 41 MiB."""
+WORKER_BYTES: Final = 12 * MIB
+"""What a worker owns beyond its context: Python, sockets, mind. Measured with SmolLM2 at 512 to 8,192 tokens: 2 to 4 MiB, but the
+zygote asks for 8 MiB beside the context, which comes out up to 3 MiB larger there than in the dry run, as its heap grows in huge pages."""
 THREAD_BYTES: Final = 1 * MIB
-"""Each compute thread after the first: its stack (`engine.llama.STACK`) and what the library keeps for it."""
+"""Each compute thread after the first: its stack of 512 KiB (`engine.llama.STACK`), and a margin. Measured: 0.5 MiB."""
 
 
 class Buffer(Struct, frozen=True, kw_only=True):
@@ -85,7 +84,7 @@ class Figures(Struct, frozen=True, kw_only=True):
     windows: tuple[Window, ...]
     """One for each context that was asked for."""
     process_bytes: int
-    """VmData of the dry run before its first context: the vocabulary and Python's heap, which a zygote has as well."""
+    """What the dry run had allocated before its first context: the vocabulary mostly, which a zygote has as well."""
     devices: tuple[Device, ...] = ()
 
     def window(self, asked: int) -> Window:

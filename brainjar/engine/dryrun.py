@@ -8,7 +8,7 @@ runs out of memory, and a model file may be anything. Limits of its own bound wh
 `no_alloc` reads the file's header and vocabulary, and simulates every large buffer. Where the sizes are from: weights, KV and
 compute by kind of memory from `llama_get_memory_breakdown`, which libllama exports for llama.cpp's own tools; where it is not to
 be had or does not agree with the log, from the log's lines. What is small or never touched (graphs, tables of cells) is allocated for
-real, so the growth of VmData tells it.
+real, and malloc counts it.
 """
 
 from __future__ import annotations
@@ -64,6 +64,25 @@ class _Log:
                 found[match["what"]] = found.get(match["what"], 0) + round(float(match["mib"]) * _MIB)
         self.lines.clear()
         return found
+
+
+class _Mallinfo(ctypes.Structure):
+    """struct mallinfo2 of glibc 2.33 and later."""
+
+    _fields_ = tuple(
+        (name, ctypes.c_size_t)
+        for name in ("arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "fordblks", "keepcost")
+    )
+
+
+def _allocated() -> int:
+    """Bytes that malloc has given out. Where it does not tell, VmData, which also depends on where the heap happens to end."""
+    libc = ctypes.CDLL(None)
+    if not hasattr(libc, "mallinfo2"):
+        return rlimits.vm_data() or 0
+    libc.mallinfo2.restype = _Mallinfo
+    told = libc.mallinfo2()
+    return int(told.uordblks) + int(told.hblkhd)
 
 
 class _Node(ctypes.Structure):
@@ -130,15 +149,15 @@ def dry_run(path: Path, contexts: Sequence[int], log: _Log) -> Figures:
     if not model:
         raise llama.EngineError(f"{path}: llama.cpp cannot load it")
     log.take()
-    process = rlimits.vm_data() or 0
+    process = _allocated()
     weights: tuple[Buffer, ...] = ()
     windows = []
     for n_ctx in contexts:
-        before = rlimits.vm_data() or 0
+        before = _allocated()
         context = lib.llama_init_from_model(model, llama.context_params(n_ctx, 1))
         if not context:
             raise llama.OutOfMemory(f"{path}: llama.cpp cannot make a context of {n_ctx} tokens of it")
-        grown = (rlimits.vm_data() or 0) - before
+        grown = _allocated() - before
         said, kinds = log.take(), _breakdown(context)
         kv, compute, output = said.get("", 0), said.get("compute buffer", 0), said.get("output buffer", 0)
         # the log is rounded to 0.01 MiB, once for each of its lines

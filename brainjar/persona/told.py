@@ -18,7 +18,7 @@ WORDS: Final = {
     "abort": "an abort",
 }
 
-OF_MEMORY: Final = frozenset({"cap-rlimit", "cap-watch", "oom-cgroup", "oom-unit", "oom-kernel"})
+OF_MEMORY: Final = frozenset({"cap-rlimit", "cap-watch", "oom-cgroup", "oom-unit", "oom-kernel", "out-of-memory"})
 """Deaths of a mind that held more than it could be given; the one that comes after it holds less."""
 
 

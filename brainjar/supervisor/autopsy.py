@@ -24,8 +24,6 @@ _ALLOCATION: Final = (
     "Thread creation failed: Resource temporarily unavailable",
     "MemoryError",
 )
-MEMORY: Final = frozenset({"cap-rlimit", "cap-watch", "oom-cgroup", "oom-unit", "oom-kernel", "out-of-memory"})
-"""Causes that are about memory, whoever's limit it was."""
 
 
 def cause(evidence: Evidence) -> str:

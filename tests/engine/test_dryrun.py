@@ -129,7 +129,12 @@ def test_it_costs_next_to_nothing() -> None:
 
 
 def test_twice_it_says_the_same(figures: Figures) -> None:
-    assert planning.dry_run(MODEL.path, CONTEXTS) == figures
+    again = planning.dry_run(MODEL.path, CONTEXTS)
+    assert again.weights == figures.weights
+    # but for what Python leaves behind when it has compiled a file
+    assert abs(again.process_bytes - figures.process_bytes) < MIB // 4
+    for one, other in zip(again.windows, figures.windows, strict=True):
+        assert abs(one.owned_bytes - other.owned_bytes) < MIB // 16
 
 
 def test_a_context_that_no_host_has_room_for_is_answered(figures: Figures) -> None:

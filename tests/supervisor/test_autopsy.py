@@ -163,4 +163,4 @@ def test_a_kill_that_nobody_of_the_jar_sent_is_the_kernels_only_if_the_kernel_co
 
 
 def test_every_cause_about_memory_is_known_as_such() -> None:
-    assert {cause for _, cause in MEASURED.values() if cause.startswith(("cap-", "oom-", "out-of"))} == autopsy.MEMORY
+    assert {cause for _, cause in MEASURED.values() if cause.startswith(("cap-", "oom-", "out-of"))} == told.OF_MEMORY

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -55,5 +56,6 @@ def make_jar(tmp_path: Path) -> Iterator[MakeJar]:
         return made[-1]
 
     yield make
-    for jar in reversed(made):
-        jar.clean_up()
+    with ExitStack() as stack:  # all of them, whatever one of them leaves
+        for jar in made:
+            stack.callback(jar.clean_up)

@@ -218,6 +218,10 @@ class Jar:
             todo += children
         return found
 
+    def named(self, comm: str) -> list[int]:
+        """Those of its descendants that the kernel calls so."""
+        return [pid for pid in self.descendants() if Path(f"/proc/{pid}/comm").read_text().strip() == comm]
+
     def brainjar(self, *args: str) -> subprocess.CompletedProcess[str]:
         return brainjar(*args, "--state-dir", str(self.state_dir), env=self._env)
 

@@ -62,7 +62,7 @@ def test_a_wrong_config_is_one_line_and_nothing_is_made(case: str, tmp_path: Pat
 
 
 def test_the_cap_that_a_refusal_names_is_one_that_works(make_jar: MakeJar, tmp_path: Path) -> None:
-    done = supervise(tmp_path / "no", ALONE.replace("128MiB", "80MiB"))
+    done = supervise(tmp_path / "no", ALONE.replace("128MiB", "64MiB"))
     refused(done, "at least")
     named = re.search(r"at least ([0-9.]+) MiB", done.stderr)
     assert named is not None

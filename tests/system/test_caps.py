@@ -111,7 +111,7 @@ def test_a_layer_that_cannot_be_had_is_not_claimed(make_jar: MakeJar) -> None:
     jar = make_jar(CONFIG).start()
     jar.until_ready()
     until(lambda: all(layers(p)["watch"]["effective"] for p in jar.status()["personas"]))
-    (senses,) = [pid for pid in jar.descendants() if Path(f"/proc/{pid}/comm").read_text().strip() == "bj-senses"]
+    (senses,) = jar.named("bj-senses")
     with jar.listening() as listener:
         os.kill(senses, signal.SIGSTOP)  # it hangs, as on a driver
         until(lambda: not any(layers(p)["watch"]["effective"] for p in jar.status()["personas"]), why="a hanging reader is ended")
@@ -127,7 +127,7 @@ def test_the_death_of_the_zygote_kills_nobody_by_the_watch(make_jar: MakeJar) ->
     jar = make_jar(CONFIG, "--set", "persona.subject.memory=100MiB").start()
     before = {p["name"]: p["pid"] for p in jar.until_ready()["personas"]}
     until(lambda: all(layers(p)["watch"]["effective"] for p in jar.status()["personas"]))
-    (zygote,) = [pid for pid in jar.descendants() if Path(f"/proc/{pid}/comm").read_text().strip() == "bj-zygote"]
+    (zygote,) = jar.named("bj-zygote")
     with jar.listening() as listener:
         os.kill(zygote, signal.SIGKILL)
         for name in ("observer", "god"):
@@ -156,7 +156,7 @@ def test_a_worker_has_no_capability_gives_way_and_dies_first(make_jar: MakeJar) 
     subject = next(p for p in status["personas"] if p["name"] == "subject")
     assert os.getpriority(os.PRIO_PROCESS, subject["pid"]) == 7
     assert scores == {"subject": 800, "observer": 500, "god": 500}
-    (zygote,) = [pid for pid in jar.descendants() if Path(f"/proc/{pid}/comm").read_text().strip() == "bj-zygote"]
+    (zygote,) = jar.named("bj-zygote")
     own = int(Path(f"/proc/{jar.pid}/oom_score_adj").read_text())
     assert own < int(Path(f"/proc/{zygote}/oom_score_adj").read_text()) < 500, "workers first, the supervisor last"
 

@@ -125,11 +125,13 @@ def test_limits_affinity_and_session_of_a_worker_are_what_the_kernel_says(make_j
         assert proc["NoNewPrivs"] == "1"
         assert proc["Seccomp"] == "2", "it cannot make processes"
         assert Path(f"/proc/{pid}/oom_score_adj").read_text().strip() == "500"
-        assert resource.prlimit(pid, resource.RLIMIT_CORE) == (0, 0)
-        soft, hard = resource.prlimit(pid, resource.RLIMIT_DATA)
-        assert soft == hard != resource.RLIM_INFINITY
-        (layer,) = persona["memory"]["layers"]
-        assert layer["effective"]
+        (core,) = [line for line in Path(f"/proc/{pid}/limits").read_text().splitlines() if line.startswith("Max core file size")]
+        assert core.split()[4:6] == ["0", "0"]
+        (data,) = [line for line in Path(f"/proc/{pid}/limits").read_text().splitlines() if line.startswith("Max data size")]
+        soft, hard = data.split()[3:5]
+        assert soft == hard != "unlimited"
+        layer = persona["memory"]["layers"][0]
+        assert layer["name"] == "rlimit" and layer["effective"]
         assert layer["limit_bytes"] == persona["memory"]["cap_bytes"]
         assert 0 < layer["used_bytes"] < layer["limit_bytes"]
         threads = len(os.listdir(f"/proc/{pid}/task"))
@@ -235,7 +237,7 @@ def test_a_dead_zygote_kills_nobody_and_is_replaced(make_jar: MakeJar) -> None:
     jar = make_jar(THREE).start()
     status = jar.until_ready()
     workers = {p["pid"] for p in status["personas"]}
-    (zygote,) = [pid for pid in jar.descendants() if pid not in workers]
+    (zygote,) = jar.named("bj-zygote")
     with jar.listening() as listener:
         os.kill(zygote, signal.SIGKILL)
         listener.until("PRESSURE", "jar")

@@ -34,7 +34,7 @@ def test_a_clean_stop_leaves_no_process_no_socket_no_lock_and_exits_0(make_jar: 
         jar = make_jar(THREE).start()
         jar.until_ready()
         pids = jar.descendants()
-        assert len(pids) == 4, "one zygote, three workers"
+        assert len(pids) == 5, "one zygote, the senses, three workers"
         assert jar.stop(number) == 0
         nothing_left(jar, pids)
         assert not (jar.state_dir / "jar.json").exists()
