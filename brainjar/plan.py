@@ -21,8 +21,8 @@ from brainjar.config import Config, Model, Persona
 from brainjar.units import format_size
 
 MIB: Final = 1 << 20
-SUPERVISOR_BYTES: Final = 30 * MIB
-"""Resident memory of the supervisor: 24 MiB with zmq, psutil and SQLite (`research/traps.md`), and its queues."""
+SUPERVISOR_BYTES: Final = 44 * MIB
+"""Resident memory of the supervisor (28 MiB) and its senses (12 MiB), measured with three personas."""
 ZYGOTE_BYTES: Final = 44 * MIB
 """Resident memory of a zygote beyond weights, context and what its dry run had allocated: Python, libraries, the chat template, a
 heap rounded up to huge pages. Measured with SmolLM2: 41 MiB."""

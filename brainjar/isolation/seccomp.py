@@ -9,7 +9,8 @@
   bpf, namespaces, mounts, keys).
 
 A refused call fails with EPERM (sched_setscheduler pretends to have been done), clone3 with ENOSYS: its flags are behind a
-pointer, which no filter can follow, and glibc falls back to clone. Stdlib has no seccomp, and the package that wraps it is stale (`research/os_ui.md` §A2).
+pointer, which no filter can follow, and glibc falls back to clone. Stdlib has no seccomp, and the package that wraps it is
+stale (`research/os_ui.md` §A2).
 """
 
 from __future__ import annotations

@@ -22,6 +22,10 @@ PROGRAM = "brainjar.zygote"
 """The module that a zygote runs."""
 
 
+SPINS: Final = "1000"
+"""How often a compute thread looks whether the others are done before it sleeps; libgomp's own 300,000 burn a core that somebody else wants."""
+
+
 class Standing(enum.Enum):
     ABSENT = enum.auto()
     LOADING = enum.auto()
@@ -125,6 +129,7 @@ def environment() -> dict[str, str]:
         keep
         | paths.import_environment()
         | {
+            "GOMP_SPINCOUNT": SPINS,
             "OPENBLAS_NUM_THREADS": "1",  # or importing numpy starts threads, and forking is no longer safe
             "MALLOC_ARENA_MAX": "2",
             "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",  # large allocations in huge pages: forks and deaths are 4x cheaper

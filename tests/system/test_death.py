@@ -171,14 +171,14 @@ def test_a_damaged_mind_is_set_aside_under_a_new_name_and_said(make_jar: MakeJar
 
 
 def test_a_mind_that_cannot_be_written_waits_says_so_and_loses_nothing(make_jar: MakeJar) -> None:
-    jar = make_jar(ALONE).start()
+    jar = make_jar(ALONE, "--set=persona.subject.sandbox.user=same").start()  # or its limits could not be changed from outside
     jar.until_ready()
     with jar.listening() as listener:
         listener.until("THOUGHT", "subject")
         pid = jar.persona("subject")["pid"]
-        resource.prlimit(pid, resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))  # what a full disk is to a process
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (0, 1 << 30))  # what a full disk is to a process
         listener.until("PRESSURE", "subject", lambda e: "cannot write" in e.content)
-        resource.prlimit(pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (1 << 30, 1 << 30))
         thought, _ = listener.until("THOUGHT", "subject")
     assert jar.persona("subject")["deaths"] == 0
     assert thought.content in [line.content for line in minds.read_lines(jar.state_dir / "minds" / "subject" / "mind.db")]
