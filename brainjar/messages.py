@@ -179,7 +179,7 @@ class PersonaStatus(msgspec.Struct, frozen=True, kw_only=True):
     memory: Memory
     cpus: tuple[int, ...]
     threads: int
-    sandbox: tuple[Guard, ...]
+    sandbox: tuple[Guard, ...] = ()
     tokens: int
     tokens_per_s: float
     last_death: LastDeath | None

@@ -60,13 +60,13 @@ def test_every_shipped_config_loads_without_a_note(shipped: Path) -> None:
 
 def test_matrix_is_what_it_says() -> None:
     loaded = load(paths.config_dir() / "matrix.toml", allowed_cpus=CPUS)
-    assert [(p.name, p.role, p.memory >> 20, p.sees) for p in loaded.personas] == [
-        ("subject", "subject", 256, ()),
-        ("observer", "observer", 320, ("subject",)),
-        ("god", "god", 384, ("subject", "observer")),
+    assert [(p.name, p.role, p.memory >> 20, p.sees, p.growth) for p in loaded.personas] == [
+        ("subject", "subject", 108, (), "context"),
+        ("observer", "observer", 218, ("subject",), "context"),
+        ("god", "god", 320, ("subject", "observer"), "context"),
     ]
     assert {(p.cpus, p.threads) for p in loaded.personas} == {((0, 1, 2, 3), 4)}
-    assert loaded.models == (Model(name="smollm2-135m", path=Path("/models/smollm2-135m.gguf"), context=2048, gpu_layers=0),)
+    assert loaded.models == (Model(name="smollm2-135m", path=Path("/models/smollm2-135m.gguf"), context=768, gpu_layers=0),)
     assert (loaded.inference.mode, loaded.inference.max_concurrent) == ("fork", 1)
     restart = loaded.restart
     assert (restart.pause, restart.intensity, restart.window, restart.backoff_max) == (3.0, 5, 60.0, 300.0)

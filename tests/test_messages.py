@@ -136,7 +136,15 @@ def test_a_death_survives_the_bus_and_the_ledger(death: Death) -> None:
 
 def _any(kind: type, data: st.DataObject) -> Any:
     """An instance of a message type, drawn field by field."""
-    made: dict[Any, st.SearchStrategy[Any]] = {int: COUNT, str: TEXT, float: st.floats(0, 1e9)}
+    made: dict[Any, st.SearchStrategy[Any]] = {
+        int: COUNT,
+        str: TEXT,
+        float: st.floats(0, 1e9),
+        tuple[int, ...]: st.lists(COUNT, max_size=4).map(tuple),
+        tuple[messages.Guard, ...]: st.lists(
+            st.builds(messages.Guard, name=st.sampled_from(["user", "files"]), effective=st.booleans(), how=TEXT), max_size=3
+        ).map(tuple),
+    }
     values = {}
     for name, hint in get_type_hints(kind).items():
         values[name] = data.draw(made[hint] if hint in made else st.sampled_from(get_args(hint)))

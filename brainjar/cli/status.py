@@ -14,7 +14,7 @@ from brainjar.cli import which
 
 if TYPE_CHECKING:
     from brainjar.cli.which import Subparsers
-    from brainjar.messages import PersonaStatus, Status
+    from brainjar.messages import Layer, PersonaStatus, Status
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -45,13 +45,29 @@ def _lines(status: Status, now: float) -> list[str]:
     lines += ["", *_aligned([_TITLES, *(_row(p, now) for p in status.personas)])]
     lines += [f"{p.name}: {clean(p.reason)}" for p in status.personas if p.reason]
     layers = [
-        (p.name, layer.name, _bytes(layer.limit_bytes), _bytes(layer.used_bytes), "yes" if layer.effective else "no", layer.counts)
+        (p.name, layer.name, _bytes(layer.limit_bytes), _bytes(layer.used_bytes), "yes" if layer.effective else "no", _about(layer))
         for p in status.personas
         for layer in p.memory.layers
     ]
     if layers:
         lines += ["", *_aligned([("PERSONA", "LAYER", "LIMIT", "USED", "EFFECTIVE", "COUNTS"), *layers])]
+    walls = [(p.name, *_walls(p)) for p in status.personas if p.sandbox]
+    if walls:
+        lines += ["", *_aligned([("PERSONA", "WALLS THAT STAND"), *((name, standing) for name, standing, _ in walls)])]
+        lines += [f"{name}: no wall: {wall}" for name, _, missing in walls for wall in missing]
     return lines
+
+
+def _about(layer: Layer) -> str:
+    return layer.counts if layer.effective or not layer.why else f"{layer.counts}; not in force: {layer.why}"
+
+
+def _walls(p: PersonaStatus) -> tuple[str, list[str]]:
+    """The names of those that stand; of the others, the name and why."""
+    return (
+        " ".join(guard.name for guard in p.sandbox if guard.effective),
+        [f"{guard.name} ({guard.how})" for guard in p.sandbox if not guard.effective],
+    )
 
 
 _TITLES = ("NAME", "ROLE", "STATE", "FOR", "PID", "LIFE", "DEATHS", "PRIVATE", "CAP", "CPUS", "TOKENS", "TOK/S", "LAST DEATH")

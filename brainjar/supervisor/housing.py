@@ -188,10 +188,7 @@ class Housing:
     def layer(self, persona: Persona, *, joined: bool | None) -> Layer:
         """The cgroup's layer of the memory cap. `joined`: whether the living worker is in its group; None: there is no worker."""
         beside = 2 * self.rooms[persona.name]
-        counts = (
-            "pages that it touched first: private, kernel, page cache; and the context that it leaves to its next life, for which"
-            f" {beside // MIB} MiB are added to the cap"
-        )
+        counts = f"pages that it touched first, page cache too, and its snapshot ({beside // MIB} MiB of the limit are for that)"
         group = self._group[persona.name]
         if group is None:
             return Layer(name="cgroup", limit_bytes=None, used_bytes=None, effective=False, counts=counts, why=self.groups.why)

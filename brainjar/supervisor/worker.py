@@ -215,7 +215,7 @@ class Worker:
             limit_bytes=cap,
             used_bytes=own.estimate if own else None,
             effective=own is not None and own.looked and not blind,
-            counts="pages that no other process maps (smaps_rollup), looked at by the supervisor; kills past the limit",
+            counts="pages that no other process maps (smaps_rollup); the supervisor kills past it",
             why=blind or ("" if own is None or own.looked else "it has not been looked at yet"),
         )
         return Memory(cap_bytes=cap, private_bytes=own.estimate if own else None, layers=(self._rlimit(lives), cgroup, watch))

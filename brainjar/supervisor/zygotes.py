@@ -23,7 +23,8 @@ PROGRAM = "brainjar.zygote"
 
 
 SPINS: Final = "1000"
-"""How often a compute thread looks whether the others are done before it sleeps; libgomp's own 300,000 burn a core that somebody else wants."""
+"""How often a compute thread looks whether the others are done before it sleeps. libgomp's own 300,000 burn the very core that
+somebody else has taken (docs/decisions.md has the figures)."""
 
 
 class Standing(enum.Enum):

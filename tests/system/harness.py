@@ -232,7 +232,9 @@ class Jar:
 
     def clean_up(self) -> None:
         """End what is left, by pid; a test that failed may leave anything."""
-        if self.process is not None and self.process.poll() is None:
+        if self.process is None:
+            return
+        if self.process.poll() is None:
             left = self.descendants()
             self.process.kill()
             self.process.wait()
