@@ -185,6 +185,12 @@ def test_caps_beyond_the_memory_are_said_as_such() -> None:
     assert problem.change.startswith("lower persona.god.memory to ")
 
 
+def test_that_no_cap_makes_it_fit_is_said_before_any_cap_is_said_to_be_too_small() -> None:
+    problems = plan(config(persona("subject", 20 * MIB), persona("god", 20 * MIB)), host(GIB), {A.path: figures(2 * GIB)}).problems
+    assert [problem.kind for problem in problems] == ["memory", "cap", "cap"]
+    assert "choose a smaller model" in problems[0].change and not problems[0].set
+
+
 def test_the_limit_of_the_unit_is_what_counts_where_it_is_less() -> None:
     made = plan(config(persona("subject", GIB)), host(limit=GIB))
     (problem,) = made.problems

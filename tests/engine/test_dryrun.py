@@ -124,6 +124,22 @@ print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
 """
 
 
+def test_a_cache_is_counted_once_whether_it_was_allocated_or_not() -> None:
+    code = """
+from brainjar.engine import dryrun
+log = dryrun._Log()
+log("llama_kv_cache:        CPU KV buffer size =    45.00 MiB\\n")
+log("llama_kv_cache: size =   45.00 MiB (  2048 cells,  30 layers,  1/1 seqs), K (f16):   22.50 MiB, V (f16):   22.50 MiB\\n")
+log("llama_kv_cache: size =    5.00 MiB (  1024 cells,   4 layers,  1/1 seqs), K (f16):    2.50 MiB, V (f16):    2.50 MiB\\n")
+log("sched_reserve:        CPU compute buffer size =     7.50 MiB\\n")
+log("sched_reserve:      CUDA0 compute buffer size =     0.50 MiB\\n")
+log("llama_context:        CPU  output buffer size =     0.25 MiB\\n")
+told = log.take()
+print(*(told[what] / 2**20 for what in ("", "compute buffer", "output buffer")), log.take())
+"""
+    assert python("-c", code).stdout == "50.0 8.0 0.25 {}\n"
+
+
 def test_it_costs_next_to_nothing() -> None:
     argv = [sys.executable, "-m", "brainjar.engine.dryrun", str(MODEL.path), *map(str, CONTEXTS)]
     # asked of a small process between: what a child takes begins with the largest that its parent ever was
@@ -149,6 +165,7 @@ def test_the_child_bounds_itself() -> None:
     code = """
 import resource
 from brainjar.engine import dryrun
+resource.setrlimit(resource.RLIMIT_CORE, (resource.getrlimit(resource.RLIMIT_CORE)[1],) * 2)
 dryrun._harmless()
 print(*(resource.getrlimit(one)[0] for one in (resource.RLIMIT_CORE, resource.RLIMIT_DATA, resource.RLIMIT_CPU)))
 """

@@ -229,6 +229,8 @@ def test_what_version_2_offers_is_set(group: Group) -> None:
         wanted["cpuset.cpus"] = str(cpus[0])
     assert {name: (group.path / name).read_text().strip() for name in wanted} == wanted
     child = inside(group, "input()")
+    while not group.holds(child.pid):
+        assert child.poll() is None
     group.end()
     child.communicate()
     assert child.returncode == -signal.SIGKILL, "cgroup.kill"
