@@ -22,7 +22,7 @@ def refused(what, *args):
         what(*args)
     except PermissionError:
         return
-    print("not refused:", what, args)
+    print("not refused:", what, args, flush=True)
 def call(number, *args):
     if libc.syscall(ctypes.c_long(number), *(ctypes.c_long(a) for a in args)) < 0:
         e = ctypes.get_errno()
@@ -79,7 +79,7 @@ refused(call, {"x86_64": 165, "aarch64": 40}[os.uname().machine], 0, 0, 0, 0, 0)
 @pytest.mark.skipif(not supported(), reason=f"no seccomp filter on this kernel, or none is written for {os.uname().machine}")
 @pytest.mark.parametrize("what", [PROCESSES, OTHERS, MEMORY, NETWORK, DOORS], ids=["processes", "others", "memory", "network", "doors"])
 def test_what_a_worker_may_never_do_is_refused_and_what_it_must_do_is_not(what: str) -> None:
-    code = HEAD + what + "print('done')\nos.close(other.stdin.fileno())\nos._exit(0)\n"
+    code = HEAD + what + "print('done', flush=True)\nos.close(other.stdin.fileno())\nos._exit(0)\n"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr
 

@@ -57,8 +57,12 @@ def test_the_first_layer_refuses_private_memory_past_the_cap(make_jar: MakeJar, 
 @pytest.mark.skipif(cgroups.survey().parent is None, reason=f"no cgroup can be had here: {cgroups.survey().why}")
 def test_the_second_layer_counts_pages_whoever_made_them(make_jar: MakeJar, tmp_path: Path) -> None:
     """Pages copied from the zygote and the room for snapshots, which no rlimit counts; the watch is made to look away."""
-    jar = start(make_jar, tmp_path, "swallow", "--set", "watchdog.interval=1h")
+    jar = start(make_jar, tmp_path, "swallow when told", "--set", "watchdog.interval=1h")
+    jar.until_ready()
     with jar.listening() as listener:
+        for senses in jar.named("bj-senses"):
+            os.kill(senses, signal.SIGSTOP)
+        (jar.state_dir / "minds" / "subject" / "go").touch()
         death = death_of_subject(jar, listener)
     assert (death["cause"], death["signal"]) == ("oom-cgroup", signal.SIGKILL)
     assert death["evidence"]["cgroup"]["killed"] >= 1
