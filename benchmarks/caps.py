@@ -161,7 +161,8 @@ def main() -> None:
         f" {os.cpu_count()} cores (shared), Linux {platform.release().split('-')[0]}, cgroup {found.version},"
         f" load {os.getloadavg()[0]:.1f}. Medians (worst).",
         "",
-        "| layer | past its limit, MiB | past the cap, MiB | from past the limit to DEATH, ms | from the word to DEATH, ms (waiting for a lease included) |"
+        "| layer | past its limit, MiB | past the cap, MiB | from past the limit to DEATH, ms | from the word to DEATH, ms"
+        " (waiting for a lease included) |"
         " siblings' tokens/s, attacked ÷ quiet |",
         "|---|---|---|---|---|---|",
     ]
