@@ -202,45 +202,22 @@ _SILENT: Final = "they could not be tried: the process that was to put them up e
 
 def _users(config: Config, spaces: Spaces) -> tuple[dict[str, tuple[int, int]], dict[str, str]]:
     """(persona -> (uid, gid) of its own, persona -> why it has none): as `supervisor.housing` decides at start."""
-    import pwd
-
     from brainjar.isolation import users
     from brainjar.supervisor.premises import MINDS
 
-    ids: dict[str, tuple[int, int]] = {}
-    why: dict[str, str] = {}
-    auto: dict[str, int] = {}
-    can = users.can_change() and spaces.mounts and not spaces.user_namespace
+    owners: dict[str, int] = {}
     for persona in config.personas:
-        wanted = persona.sandbox.user
-        if wanted == "same":
-            why[persona.name] = 'the supervisor\'s own: persona.sandbox.user is "same"'
-        elif wanted == "auto" and can:
-            try:
-                auto[persona.name] = (config.jar.state_dir / MINDS / persona.name).stat().st_uid
-            except OSError:
-                auto[persona.name] = -1  # not born yet
-        elif wanted == "auto":
-            root = (
-                "run the jar as root to give each persona another" if os.geteuid() else "root has not what it takes, see uids for personas"
-            )
-            why[persona.name] = f"the supervisor's own; {root}"
-        else:
-            try:
-                entry = pwd.getpwnam(wanted)
-            except KeyError:
-                why[persona.name] = f'no user is called "{wanted}", and the jar will not start: make it, or set "auto"'
-                continue
-            if can or entry.pw_uid == os.geteuid():
-                ids[persona.name] = entry.pw_uid, entry.pw_gid
-            else:
-                why[persona.name] = f"{wanted} needs a supervisor that is root and may make mount namespaces, or the jar will not start"
-    owners = {name: uid for name, uid in auto.items() if uid >= 0}
-    try:
-        ids |= {name: (uid, uid) for name, uid in users.choose(auto, owners, users.mapped(), str(config.jar.state_dir)).items()}
-    except LookupError as error:
-        why |= dict.fromkeys(auto, f"the supervisor's own: {error}")
-    return ids, why
+        try:
+            owners[persona.name] = (config.jar.state_dir / MINDS / persona.name).stat().st_uid
+        except OSError:
+            continue  # not born yet
+    decision = users.decide(
+        {persona.name: persona.sandbox.user for persona in config.personas},
+        owners,
+        mounts=spaces.mounts and not spaces.user_namespace,
+        salt=str(config.jar.state_dir),
+    )
+    return decision.ids, decision.same | {name: f"the jar will not start: {why}" for name, why in decision.impossible.items()}
 
 
 # ── the table ─────────────────────────────────────────────────────────────────────────────────────────────────────────

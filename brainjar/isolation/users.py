@@ -12,8 +12,62 @@ import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+import msgspec
+
 FIRST, LAST = 61184, 65519
 """systemd's dynamic users (systemd: Users, Groups, UIDs and GIDs); they are 16 bits, so containers mostly map them."""
+
+
+class Decision(msgspec.Struct, frozen=True):
+    """Whom each persona runs as."""
+
+    ids: dict[str, tuple[int, int]]
+    """uid and gid of those who get one of their own."""
+    same: dict[str, str]
+    """Of those who stay the supervisor's: why, and how to get another."""
+    impossible: dict[str, str]
+    """Of those whose user cannot be had: why, and what to do. The jar cannot start."""
+
+
+def decide(wanted: Mapping[str, str], owners: Mapping[str, int], *, mounts: bool, salt: str) -> Decision:
+    """`wanted`: "auto", "same" or a user's name for each persona; `owners`, `salt`: as for `choose`.
+
+    `mounts`: whether this process may make mount namespaces by itself; without, another uid could not reach its mind.
+    """
+    can = mounts and can_change()
+    ids: dict[str, tuple[int, int]] = {}
+    same: dict[str, str] = {}
+    impossible: dict[str, str] = {}
+    auto = [name for name, user in wanted.items() if user == "auto"]
+    for name, user in wanted.items():
+        if user == "same":
+            same[name] = 'the supervisor\'s own: persona.sandbox.user is "same"'
+        elif user == "auto" and not can:
+            same[name] = _why_not(mounts)
+        elif user != "auto":
+            try:
+                entry = pwd.getpwnam(user)
+            except KeyError:
+                impossible[name] = f'no user is called "{user}"; make it, or set "auto"'
+                continue
+            if can or entry.pw_uid == os.geteuid():
+                ids[name] = entry.pw_uid, entry.pw_gid
+            else:
+                impossible[name] = f"{user} needs a supervisor that is root and may make mount namespaces; this one is uid {os.geteuid()}"
+    if can:
+        try:
+            ids |= {name: (uid, uid) for name, uid in choose(auto, owners, mapped(), salt).items()}
+        except LookupError as error:
+            same |= dict.fromkeys(auto, f"the supervisor's own: {error}")
+    return Decision(ids, same, impossible)
+
+
+def _why_not(mounts: bool) -> str:
+    if os.geteuid() != 0:
+        return "the supervisor's own; run the jar as root to give each persona another"
+    if not can_change():
+        return "the supervisor's own: root lacks CAP_SETUID, CAP_SETGID, CAP_CHOWN or CAP_DAC_OVERRIDE here"
+    return "the supervisor's own: without a mount namespace another uid could not reach its mind"
 
 
 def choose(names: Iterable[str], owners: Mapping[str, int], mapped: Iterable[tuple[int, int]], salt: str) -> dict[str, int]:

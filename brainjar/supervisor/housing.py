@@ -6,7 +6,6 @@ Nothing here stops a jar from starting: a host that gives less gets less, and `s
 from __future__ import annotations
 
 import os
-import pwd
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -48,7 +47,7 @@ class Housing:
         self._minds = minds
         self.spaces = namespaces.probe()
         self.rooms = {p.name: snapshot_room(p, headers[p.model.path]) for p in config.personas}
-        self._ids, self._why_same = self._choose_users(state_dir)
+        self._users = self._choose_users(state_dir)
         self._give_minds()
         key = f"brainjar-{config.jar.name}-{zlib.crc32(os.fsencode(state_dir)):08x}"
         self.groups = Groups(cgroups.survey(), key)
@@ -59,50 +58,16 @@ class Housing:
 
     # ── users ──
 
-    def _choose_users(self, state_dir: Path) -> tuple[dict[str, tuple[int, int]], dict[str, str]]:
-        """persona -> (uid, gid) for those who get one of their own; persona -> why not, for the others."""
-        ids: dict[str, tuple[int, int]] = {}
-        why: dict[str, str] = {}
-        auto: list[str] = []
-        can = users.can_change() and self.spaces.mounts and not self.spaces.user_namespace
-        for persona in self._config.personas:
-            wanted = persona.sandbox.user
-            if wanted == "same":
-                why[persona.name] = 'the supervisor\'s own: persona.sandbox.user is "same"'
-            elif wanted == "auto":
-                if can:
-                    auto.append(persona.name)
-                else:
-                    why[persona.name] = self._why_not()
-            else:
-                ids[persona.name] = self._named(persona.name, wanted, can)
-        owners = {name: self._minds[name].stat().st_uid for name in auto}
-        try:
-            ids |= {name: (uid, uid) for name, uid in users.choose(auto, owners, users.mapped(), str(state_dir)).items()}
-        except LookupError as error:
-            why |= dict.fromkeys(auto, f"the supervisor's own: {error}")
-        return ids, why
-
-    def _why_not(self) -> str:
-        if os.geteuid() != 0:
-            return "the supervisor's own; run the jar as root to give each persona another"
-        if not users.can_change():
-            return "the supervisor's own: root lacks CAP_SETUID, CAP_SETGID, CAP_CHOWN or CAP_DAC_OVERRIDE here"
-        return "the supervisor's own: without a mount namespace another uid could not reach its mind"
-
-    def _named(self, persona: str, name: str, can: bool) -> tuple[int, int]:
-        try:
-            entry = pwd.getpwnam(name)
-        except KeyError:
-            raise UsageError(
-                f'{self._config.source}: persona.{persona}.sandbox.user: no user is called "{name}"; make it, or set "auto"'
-            ) from None
-        if not can and entry.pw_uid != os.geteuid():
-            raise UsageError(
-                f"{self._config.source}: persona.{persona}.sandbox.user: {name} needs a supervisor that is root and may make mount"
-                f" namespaces; this one is uid {os.geteuid()}"
-            )
-        return entry.pw_uid, entry.pw_gid
+    def _choose_users(self, state_dir: Path) -> users.Decision:
+        decision = users.decide(
+            {persona.name: persona.sandbox.user for persona in self._config.personas},
+            {name: directory.stat().st_uid for name, directory in self._minds.items()},
+            mounts=self.spaces.mounts and not self.spaces.user_namespace,
+            salt=str(state_dir),
+        )
+        for name, why in decision.impossible.items():
+            raise UsageError(f"{self._config.source}: persona.{name}.sandbox.user: {why}")
+        return decision
 
     def _give_minds(self) -> None:
         for name, directory in self._minds.items():
@@ -112,13 +77,13 @@ class Housing:
 
     def ids(self, name: str) -> tuple[int, int]:
         """Whom the process of `name` runs as."""
-        return self._ids.get(name, (os.geteuid(), os.getegid()))
+        return self._users.ids.get(name, (os.geteuid(), os.getegid()))
 
     # ── walls ──
 
     def walls(self, persona: Persona, home: Path) -> Walls:
         """For a birth whose sockets are in `home`."""
-        own = self._ids.get(persona.name)
+        own = self._users.ids.get(persona.name)
         return Walls(
             uid=own[0] if own else None,
             gid=own[1] if own else None,
@@ -132,7 +97,7 @@ class Housing:
             mounts=self.spaces.mounts,
             threads=THREADS + persona.threads,
             threads_counted=self.groups.version == "v2" and "pids" in self.groups.controllers,
-            why_same_user=self._why_same.get(persona.name, ""),
+            why_same_user=self._users.same.get(persona.name, ""),
         )
 
     # ── cgroups ──

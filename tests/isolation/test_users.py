@@ -66,3 +66,28 @@ def test_a_directory_is_given_with_all_that_lies_in_it_and_no_link_is_followed(t
     users.give(given_away, 61500, 61500)
     assert {path.lstat().st_uid for path in [given_away, *given_away.rglob("*")]} == {61500}
     assert outside.stat().st_uid == 0
+
+
+def decided(monkeypatch: pytest.MonkeyPatch, wanted: dict[str, str], *, root: bool, mounts: bool) -> users.Decision:
+    monkeypatch.setattr(users, "can_change", lambda: root)
+    return users.decide(wanted, {}, mounts=mounts, salt="x")
+
+
+@pytest.mark.parametrize(("root", "mounts"), [(True, True), (True, False), (False, True), (False, False)])
+def test_everybody_gets_a_uid_or_a_reason_and_never_both(monkeypatch: pytest.MonkeyPatch, root: bool, mounts: bool) -> None:
+    wanted = {"a": "auto", "b": "same", "c": "daemon", "d": "nobody-of-this-name"}
+    found = decided(monkeypatch, wanted, root=root, mounts=mounts)
+    for name in wanted:
+        assert sum(name in kind for kind in (found.ids, found.same, found.impossible)) == 1, name
+    able = root and mounts
+    assert ("a" in found.ids) == able
+    assert ("c" in found.ids) == able
+    assert "b" in found.same
+    assert "nobody-of-this-name" in found.impossible["d"]
+    if not able:
+        assert found.same["a"].startswith("the supervisor's own") and "daemon" in found.impossible["c"]
+
+
+def test_a_name_that_is_the_supervisors_own_needs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = pwd.getpwuid(os.geteuid())
+    assert decided(monkeypatch, {"a": own.pw_name}, root=False, mounts=False).ids == {"a": (own.pw_uid, own.pw_gid)}
