@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from brainjar.cli.which import Subparsers
     from brainjar.config import Config, Persona
     from brainjar.isolation.cgroups import Found
-    from brainjar.isolation.host import Finding
+    from brainjar.isolation.findings import Finding
     from brainjar.isolation.namespaces import Spaces
     from brainjar.messages import Guard, Layer
 
@@ -151,7 +151,7 @@ def _walls(config: Config, found: Found, spaces: Spaces) -> list[tuple[Guard, ..
     import functools
     import tempfile
 
-    from brainjar.isolation import host, sandbox
+    from brainjar.isolation import findings, sandbox
     from brainjar.messages import Guard, Walls
     from brainjar.supervisor.housing import THREADS
 
@@ -191,7 +191,7 @@ def _walls(config: Config, found: Found, spaces: Spaces) -> list[tuple[Guard, ..
                     threads_counted=found.version == "v2" and "pids" in found.controllers,
                     why_same_user=whys.get(persona.name, ""),
                 )
-                shown.append(host.tried(functools.partial(put_up, walls, connected), tuple[Guard, ...] | str) or _SILENT)
+                shown.append(findings.tried(functools.partial(put_up, walls, connected), tuple[Guard, ...] | str) or _SILENT)
         except OSError as error:
             shown.append(f"they could not be tried: {error.filename or ''}: {error.strerror}")
     return shown

@@ -17,7 +17,7 @@ from typing import Final
 import msgspec
 
 from brainjar import paths
-from brainjar.isolation.host import NA, Finding
+from brainjar.isolation.findings import NA, Finding
 from brainjar.units import format_size
 
 PATIENCE_S: Final = 60.0

@@ -7,60 +7,36 @@ nothing with it. What is not there is "n/a", never a number. The trees that are 
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
-import importlib
 import mmap
 import os
 import resource
-import select
 import signal
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
+from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
 
-from brainjar.isolation import affinity, bonds, namespaces, rlimits, users
+from brainjar.isolation import affinity, bonds, namespaces, rlimits, sensors, users
+from brainjar.isolation.findings import NA, PROC, SYSFS, Finding, number, text, tried
 from brainjar.isolation.namespaces import Spaces
 from brainjar.units import format_cpus, format_size
 
 if TYPE_CHECKING:
     from brainjar.isolation.cgroups import Found
 
-T = TypeVar("T")
-State = Literal["yes", "no", "partly", "n/a"]
-NA: Final = "n/a"
 CONTROLLERS: Final = ("memory", "cpu", "cpuset", "pids")
 _MS_REC, _MS_PRIVATE = 1 << 14, 1 << 18
 _LEAST_KERNEL: Final = (5, 4)
 """waitid(P_PIDFD), waitid(2)."""
-_PATIENCE_S: Final = 10.0
-_PROC, _SYSFS, _ETC = Path("/proc"), Path("/sys"), Path("/etc")
-_CELSIUS: Final = range(-39, 151)
-"""What a sensor on a board can truly read. An offline one reads -256, or whatever is in its register (`research/os_ui.md` §A7)."""
 _NAMESPACES: Final = {"user": 0, "net": 0x40000000, "pid": 0x20000000, "mnt": 0x00020000}
 """CLONE_NEW* of sched.h, by the names under /proc/PID/ns; "user" is entered as workers do it."""
 _CAPABILITIES: Final = {0: "chown", 1: "dac_override", 5: "kill", 6: "setgid", 7: "setuid", 19: "sys_ptrace", 21: "sys_admin"}
 """Those that the supervisor uses where it has them, capabilities(7)."""
 _TO_CHANGE_USER: Final = frozenset({0, 1, 6, 7})
-_JETSON_LOADS: Final = ("devices/platform/gpu.0/load", "devices/platform/bus@0/17000000.gpu/load", "devices/gpu.0/load")
 
 _libc = ctypes.CDLL(None, use_errno=True)
-
-
-class Finding(msgspec.Struct, frozen=True):
-    name: str
-    group: str
-    state: State
-    """Whether it is there and does what it should; "n/a": it cannot be, or cannot be read, here."""
-    value: str
-    """As people read it; "n/a" where there is none."""
-    consequence: str = ""
-    """What follows, where the state is not "yes"."""
-    how: str = ""
-    """How to enable it, where something can be done."""
 
 
 def survey(found: Found, spaces: Spaces, caps: int = 0) -> tuple[Finding, ...]:
@@ -72,65 +48,10 @@ def survey(found: Found, spaces: Spaces, caps: int = 0) -> tuple[Finding, ...]:
         *(kernel(), architecture(), page_size(), cpus(), cores(), memory(), swap(), overcommit(), huge_pages()),
         *(cap_rlimit(), cap_cgroup(found), cap_watch(spaces)),
         *(cgroup_version(), cgroup_controllers(found), cgroup_delegation(found), cgroup_limit(caps=caps)),
-        *(pressure(), *nvidia(), jetson(), *thermal()),
+        *(sensors.pressure(), *sensors.nvidia(), sensors.jetson(), *sensors.thermal()),
         *(landlock(), seccomp(), *unshared(), uids(mounts=spaces.mounts and not spaces.user_namespace), capabilities(), ptrace()),
         *(memlock(), nofile()),
     )
-
-
-def tried(what: Callable[[], T], kind: Any, patience_s: float = _PATIENCE_S) -> T | None:
-    """What `what` returns in a forked process, of which nothing is left; None where that died, raised or took longer.
-
-    `kind`: the type of what it returns. Call with one thread. Its output goes nowhere.
-    """
-    parent = os.getpid()
-    ours, theirs = os.pipe()
-    try:
-        pid = os.fork()
-    except OSError:
-        os.close(ours)
-        os.close(theirs)
-        return None
-    if pid == 0:
-        with contextlib.suppress(BaseException):
-            bonds.die_with(parent)
-            rlimits.no_core_dumps()
-            null = os.open(os.devnull, os.O_RDWR)
-            for fd in (0, 1, 2):
-                os.dup2(null, fd)
-            os.write(theirs, msgspec.json.encode(what()))
-        os._exit(0)
-    os.close(theirs)
-    said, end = b"", time.monotonic() + patience_s
-    while select.select([ours], [], [], max(0.0, end - time.monotonic()))[0]:
-        more = os.read(ours, 65536)
-        if not more:
-            break
-        said += more
-    else:
-        os.kill(pid, signal.SIGKILL)
-    os.close(ours)
-    os.waitpid(pid, 0)
-    try:
-        found: T = msgspec.json.decode(said, type=kind)
-    except msgspec.DecodeError:
-        return None
-    return found
-
-
-def _text(path: Path) -> str | None:
-    """None where it is not there or cannot be read: sysfs files may fail with any errno."""
-    try:
-        return path.read_text(errors="replace").strip()
-    except OSError:
-        return None
-
-
-def _number(path: Path) -> int | None:
-    try:
-        return int(_text(path) or "")
-    except ValueError:
-        return None
 
 
 # ── the host ──────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -157,7 +78,7 @@ def cpus() -> Finding:
     return Finding("CPUs allowed", "host", "yes", f"{format_cpus(allowed)}: {len(allowed)} of {present or NA}")
 
 
-def cores(topology: Path = _SYSFS / "devices/system/cpu") -> Finding:
+def cores(topology: Path = SYSFS / "devices/system/cpu") -> Finding:
     allowed = affinity.allowed()
     if not all((topology / f"cpu{cpu}" / "topology/thread_siblings_list").is_file() for cpu in allowed):
         return Finding("physical cores", "host", NA, NA, "the kernel tells no topology: each CPU is taken for a core of its own")
@@ -167,7 +88,7 @@ def cores(topology: Path = _SYSFS / "devices/system/cpu") -> Finding:
 def _meminfo(proc: Path) -> dict[str, int]:
     """Bytes by name."""
     found = {}
-    for line in (_text(proc / "meminfo") or "").splitlines():
+    for line in (text(proc / "meminfo") or "").splitlines():
         name, _, rest = line.partition(":")
         fields = rest.split()
         if fields and fields[0].isdigit():
@@ -175,7 +96,7 @@ def _meminfo(proc: Path) -> dict[str, int]:
     return found
 
 
-def memory(proc: Path = _PROC) -> Finding:
+def memory(proc: Path = PROC) -> Finding:
     info = _meminfo(proc)
     total, available = info.get("MemTotal"), info.get("MemAvailable")
     if total is None or available is None:
@@ -183,7 +104,7 @@ def memory(proc: Path = _PROC) -> Finding:
     return Finding("memory", "host", "yes", f"{format_size(total)}, {format_size(available)} available")
 
 
-def swap(proc: Path = _PROC) -> Finding:
+def swap(proc: Path = PROC) -> Finding:
     total, free = (_meminfo(proc).get(key) for key in ("SwapTotal", "SwapFree"))
     if total is None or free is None:
         return Finding("swap", "host", NA, NA)
@@ -192,8 +113,8 @@ def swap(proc: Path = _PROC) -> Finding:
     return Finding("swap", "host", "yes", f"{format_size(total)}, {format_size(free)} free")
 
 
-def overcommit(proc: Path = _PROC) -> Finding:
-    mode = _number(proc / "sys/vm/overcommit_memory")
+def overcommit(proc: Path = PROC) -> Finding:
+    mode = number(proc / "sys/vm/overcommit_memory")
     words = {0: "0 (heuristic)", 1: "1 (always)", 2: "2 (strict)"}
     if mode not in words:
         return Finding("overcommit_memory", "host", NA, NA)
@@ -203,8 +124,8 @@ def overcommit(proc: Path = _PROC) -> Finding:
     return Finding("overcommit_memory", "host", "yes", words[mode])
 
 
-def huge_pages(sysfs: Path = _SYSFS) -> Finding:
-    words = (_text(sysfs / "kernel/mm/transparent_hugepage/enabled") or "").split()
+def huge_pages(sysfs: Path = SYSFS) -> Finding:
+    words = (text(sysfs / "kernel/mm/transparent_hugepage/enabled") or "").split()
     chosen = next((word.strip("[]") for word in words if word.startswith("[")), None)
     name = "transparent huge pages"
     if chosen is None:
@@ -242,7 +163,7 @@ def _data_is_capped(room: int = 16 << 20) -> bool:
         return True
 
 
-def cap_cgroup(found: Found, proc: Path = _PROC) -> Finding:
+def cap_cgroup(found: Found, proc: Path = PROC) -> Finding:
     if "memory" in found.controllers:
         return Finding("cgroup", "caps", "yes", f"{found.version} memory, below {found.parent}")
     consequence = "shared memory and kernel memory of a persona are bounded by no group; the rlimit and the watch stay"
@@ -275,7 +196,7 @@ def _sees_a_worker(spaces: Spaces) -> bool:
         signal.pause()
     os.close(theirs)
     try:
-        return bool(os.read(ours, 1)) and "Private_Dirty:" in (_text(_PROC / str(pid) / "smaps_rollup") or "")
+        return bool(os.read(ours, 1)) and "Private_Dirty:" in (text(PROC / str(pid) / "smaps_rollup") or "")
     finally:
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
@@ -298,10 +219,10 @@ class Mounts(msgspec.Struct, frozen=True):
         return "v1" if self.v1 else "none"
 
 
-def _mounts(proc: Path = _PROC) -> Mounts:
+def _mounts(proc: Path = PROC) -> Mounts:
     v2: Path | None = None
     v1: dict[str, Path] = {}
-    for line in (_text(proc / "self/mountinfo") or "").splitlines():
+    for line in (text(proc / "self/mountinfo") or "").splitlines():
         before, _, after = line.partition(" - ")
         fields, (kind, *rest) = before.split(), after.split() or [""]
         if len(fields) < 5 or not kind.startswith("cgroup"):
@@ -314,7 +235,7 @@ def _mounts(proc: Path = _PROC) -> Mounts:
     return Mounts(v2, v1)
 
 
-def cgroup_version(proc: Path = _PROC) -> Finding:
+def cgroup_version(proc: Path = PROC) -> Finding:
     mounts = _mounts(proc)
     v1 = f"v1 {', '.join(mounts.v1)} below {_common(mounts.v1.values())}" if mounts.v1 else ""
     where = f"v2 at {mounts.v2}" if mounts.v2 else ""
@@ -335,7 +256,7 @@ def _common(paths: Iterable[Path]) -> str:
     return str(found[0]) if len(set(found)) == 1 else os.path.commonpath(found)
 
 
-def cgroup_controllers(found: Found, proc: Path = _PROC) -> Finding:
+def cgroup_controllers(found: Found, proc: Path = PROC) -> Finding:
     value = " ".join(found.controllers) or "none"
     lacking = [name for name in CONTROLLERS if name not in found.controllers]
     if not lacking:
@@ -345,7 +266,7 @@ def cgroup_controllers(found: Found, proc: Path = _PROC) -> Finding:
     return Finding("controllers", "cgroups", "partly" if found.controllers else "no", value, consequence, _delegate(_mounts(proc)))
 
 
-def cgroup_delegation(found: Found, proc: Path = _PROC) -> Finding:
+def cgroup_delegation(found: Found, proc: Path = PROC) -> Finding:
     if found.parent is not None and found.controllers:
         return Finding("delegation", "cgroups", "yes", f"groups are made below {found.parent}")
     return Finding("delegation", "cgroups", "no", NA, found.why or "this process may make no group", _delegate(_mounts(proc)))
@@ -354,7 +275,7 @@ def cgroup_delegation(found: Found, proc: Path = _PROC) -> Finding:
 def _delegate(mounts: Mounts) -> str:
     """How this host would let us make groups with every controller."""
     root = mounts.v2 if mounts.v2 is not None and not (mounts.v2 / "cgroup.type").exists() else None  # a container sees none
-    if root is not None and "memory" not in mounts.v1 and "memory" not in (_text(root / "cgroup.controllers") or "").split():
+    if root is not None and "memory" not in mounts.v1 and "memory" not in (text(root / "cgroup.controllers") or "").split():
         return "cgroup_enable=memory on the kernel's command line (Raspberry Pi: /boot/firmware/cmdline.txt), then reboot"
     if mounts.kind in ("hybrid", "v1"):
         as_root = "" if os.geteuid() == 0 else "; or run as root"
@@ -364,7 +285,7 @@ def _delegate(mounts: Mounts) -> str:
     return f"Delegate={' '.join(CONTROLLERS)} in the unit; or systemd-run --user --scope -p Delegate=yes brainjar supervise ..."
 
 
-def cgroup_limit(proc: Path = _PROC, caps: int = 0) -> Finding:
+def cgroup_limit(proc: Path = PROC, caps: int = 0) -> Finding:
     """The least memory limit of the groups that this process is in already: it ends the jar as a whole."""
     name = "limit around the jar"
     limit = enclosing_limit(proc)
@@ -380,12 +301,12 @@ def cgroup_limit(proc: Path = _PROC, caps: int = 0) -> Finding:
     return Finding(name, "cgroups", "yes", value)
 
 
-def enclosing_limit(proc: Path = _PROC) -> tuple[int | None, Path] | None:
+def enclosing_limit(proc: Path = PROC) -> tuple[int | None, Path] | None:
     """(bytes, the group that says so), bytes None where no group says any; None where no group counts memory."""
     mounts = _mounts(proc)
     at, file, key = (mounts.v1.get("memory"), "memory.limit_in_bytes", "memory") if "memory" in mounts.v1 else (mounts.v2, "memory.max", "")
     own = None
-    for line in (_text(proc / "self/cgroup") or "").splitlines():
+    for line in (text(proc / "self/cgroup") or "").splitlines():
         _, names, path = line.split(":", 2)
         if key in names.split(",") if key else not names:
             own = path
@@ -398,122 +319,14 @@ def enclosing_limit(proc: Path = _PROC) -> tuple[int | None, Path] | None:
     for one in (group, *group.parents):
         if not one.is_relative_to(at):
             break
-        limit = _number(one / file)
+        limit = number(one / file)
         if limit is not None and limit < 1 << 62 and (least is None or least[0] is None or limit < least[0]):
             least = limit, one
         elif least is None and (one / file).exists():
             least = None, one
-    if least is None and file == "memory.max" and "memory" in (_text(at / "cgroup.controllers") or "").split():
+    if least is None and file == "memory.max" and "memory" in (text(at / "cgroup.controllers") or "").split():
         return None, at  # in the root group, which has no limit
     return least
-
-
-# ── senses ────────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def pressure(proc: Path = _PROC) -> Finding:
-    how = "psi=1 on the kernel's command line, then reboot; the kernel needs CONFIG_PSI"
-    said = {what: _text(proc / "pressure" / what) for what in ("memory", "cpu", "io")}
-    there = [what for what, text in said.items() if text and "avg10=" in text]
-    if "memory" not in there:
-        return Finding("PSI", "senses", "no", NA, "that the host thrashes cannot be sensed", how)
-    if len(there) < len(said):
-        return Finding("PSI", "senses", "partly", ", ".join(there), "not every pressure can be told", how)
-    stalls = {line.split()[0]: line.split("avg10=")[1].split()[0] for line in (said["memory"] or "").splitlines() if "avg10=" in line}
-    return Finding("PSI", "senses", "yes", "memory " + ", ".join(f"{kind} {value} %" for kind, value in stalls.items()))
-
-
-def nvidia(patience_s: float = _PATIENCE_S) -> tuple[Finding, ...]:
-    """Asked in a process of its own: a driver that hangs, hangs whoever asks."""
-    found = tried(lambda: nvml(), tuple[Finding, ...], patience_s)
-    if found is None:
-        how = "look at dmesg for NVRM lines; a reboot resets the driver"
-        return (Finding("NVML", "senses", "no", NA, f"the NVIDIA driver gave no answer within {patience_s:g} s", how),)
-    return found
-
-
-def nvml(library: Any = None) -> tuple[Finding, ...]:
-    """One row per device; `library`: a module like pynvml."""
-    if library is None:
-        try:
-            library = importlib.import_module("pynvml")
-        except ImportError:
-            return (Finding("NVML", "senses", NA, NA, "no reading of NVIDIA GPUs: nvidia-ml-py is missing", "pip install nvidia-ml-py"),)
-    try:
-        library.nvmlInit()
-        handles = [library.nvmlDeviceGetHandleByIndex(n) for n in range(library.nvmlDeviceGetCount())]
-    except library.NVMLError as error:
-        return (Finding("NVML", "senses", NA, NA, f"no reading of NVIDIA GPUs: {error}", "where there is one, install its driver"),)
-    if not handles:
-        return (Finding("NVML", "senses", NA, NA, "the NVIDIA driver knows no GPU"),)
-    return tuple(_gpu(library, n, handle) for n, handle in enumerate(handles))
-
-
-def _gpu(library: Any, n: int, handle: Any) -> Finding:
-    why: dict[str, str] = {}
-
-    def ask(what: str, call: Callable[[], Any]) -> Any:
-        try:
-            got = call()
-        except library.NVMLError as error:
-            why[what] = str(error)
-            return None
-        if not got:  # a Jetson says success, and zero
-            why[what] = "reads 0"
-        return got or None
-
-    name = ask("name", lambda: library.nvmlDeviceGetName(handle))
-    name = name.decode(errors="replace") if isinstance(name, bytes) else name
-    memory = ask("memory", lambda: library.nvmlDeviceGetMemoryInfo(handle))
-    if memory is not None and not memory.total:
-        memory, why["memory"] = None, "reads 0"
-    celsius = ask("temperature", lambda: library.nvmlDeviceGetTemperature(handle, library.NVML_TEMPERATURE_GPU))
-    if celsius is not None and celsius not in _CELSIUS:
-        celsius, why["temperature"] = None, f"reads {celsius}"
-    value = ", ".join(
-        (
-            name or NA,
-            f"{format_size(memory.used)} of {format_size(memory.total)}" if memory else f"memory {NA}",
-            f"{celsius} °C" if celsius else f"temperature {NA}",
-        )
-    )
-    if not why:
-        return Finding(f"GPU {n}", "senses", "yes", value)
-    consequence = "; ".join(f"{what}: {reason}" for what, reason in why.items())
-    how = "on a Jetson memory is the host's, and load and temperatures are in sysfs" if "memory" in why else ""
-    return Finding(f"GPU {n}", "senses", "partly" if memory or celsius else NA, value, consequence, how)
-
-
-def jetson(sysfs: Path = _SYSFS, proc: Path = _PROC, etc: Path = _ETC) -> Finding:
-    for load in _JETSON_LOADS:
-        permille = _number(sysfs / load)
-        if permille is not None and 0 <= permille <= 1000:
-            return Finding("Jetson GPU load", "senses", "yes", f"{permille / 10:g} %, {sysfs / load}")
-    board = (_text(proc / "device-tree/model") or "").rstrip("\0")
-    if (etc / "nv_tegra_release").exists() or "jetson" in board.lower():
-        paths = ", ".join(str(sysfs / load) for load in _JETSON_LOADS)
-        return Finding("Jetson GPU load", "senses", "no", NA, f"none of {paths} can be read", "run as root, or in group video")
-    return Finding("Jetson GPU load", "senses", NA, NA, "not a Jetson")
-
-
-def thermal(sysfs: Path = _SYSFS) -> tuple[Finding, ...]:
-    zones = sorted((sysfs / "class/thermal").glob("thermal_zone*"), key=lambda zone: int("".join(filter(str.isdigit, zone.name)) or 0))
-    if not zones:
-        consequence = "heat cannot be sensed: a virtual machine, or a kernel without thermal drivers"
-        return (Finding("thermal zones", "senses", NA, NA, consequence),)
-    return tuple(_zone(zone) for zone in zones)
-
-
-def _zone(zone: Path) -> Finding:
-    name = f"thermal {_text(zone / 'type') or zone.name}"
-    raw = _text(zone / "temp")
-    try:
-        celsius = int(raw or "") / 1000
-    except ValueError:
-        return Finding(name, "senses", NA, NA, "its reading fails: the sensor is off" if raw is None else f"reads {raw!r}")
-    if raw == "-256" or not _CELSIUS.start <= celsius < _CELSIUS.stop:
-        return Finding(name, "senses", NA, NA, f"reads {raw}: the sensor is off")
-    return Finding(name, "senses", "yes", f"{celsius:.1f} °C")
 
 
 # ── walls ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -544,7 +357,7 @@ def seccomp(supported: bool | None = None) -> Finding:
     return Finding("seccomp", "walls", "no", NA, consequence, "x86_64 or aarch64, a kernel with CONFIG_SECCOMP_FILTER")
 
 
-def unshared(proc: Path = _PROC) -> tuple[Finding, ...]:
+def unshared(proc: Path = PROC) -> tuple[Finding, ...]:
     """Each kind of namespace, tried: by itself, then inside a user namespace."""
     return tuple(_namespace(kind, proc) for kind in _NAMESPACES)
 
@@ -593,12 +406,12 @@ def _unblocked(proc: Path) -> str:
         ("kernel/unprivileged_userns_clone", 0, "sysctl kernel.unprivileged_userns_clone=1"),
         ("kernel/apparmor_restrict_unprivileged_userns", 1, "sysctl kernel.apparmor_restrict_unprivileged_userns=0"),
     ):
-        if _number(proc / "sys" / name) == blocks:
+        if number(proc / "sys" / name) == blocks:
             return f"{way}; or run as root"
     return "run as root; in a unit without RestrictNamespaces=, in a container with the right to unshare"
 
 
-def uids(proc: Path = _PROC, euid: int | None = None, *, mounts: bool = True) -> Finding:
+def uids(proc: Path = PROC, euid: int | None = None, *, mounts: bool = True) -> Finding:
     """`mounts`: whether a mount namespace can be had without a user namespace."""
     name, how = "uids for personas", "run the supervisor as root (systemd: without User= and DynamicUser=)"
     consequence = "all personas have the supervisor's uid: only the other walls part them"
@@ -625,13 +438,13 @@ def _held(proc: Path) -> set[int]:
 
 
 def _cap_eff(proc: Path) -> int | None:
-    for line in (_text(proc / "self/status") or "").splitlines():
+    for line in (text(proc / "self/status") or "").splitlines():
         if line.startswith("CapEff:"):
             return int(line.split()[1], 16)
     return None
 
 
-def capabilities(proc: Path = _PROC) -> Finding:
+def capabilities(proc: Path = PROC) -> Finding:
     mask = _cap_eff(proc)
     if mask is None:
         return Finding("CapEff", "walls", NA, NA)
@@ -642,8 +455,8 @@ def capabilities(proc: Path = _PROC) -> Finding:
     return Finding("CapEff", "walls", "partly" if mask else "no", f"{mask:#x}", consequence, "run as root; workers drop all of them anyway")
 
 
-def ptrace(proc: Path = _PROC) -> Finding:
-    scope = _number(proc / "sys/kernel/yama/ptrace_scope")
+def ptrace(proc: Path = PROC) -> Finding:
+    scope = number(proc / "sys/kernel/yama/ptrace_scope")
     if scope is None or scope == 0:
         how = "sysctl kernel.yama.ptrace_scope=1" if scope == 0 else "a kernel with CONFIG_SECURITY_YAMA"
         value = NA if scope is None else "0"

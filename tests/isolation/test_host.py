@@ -13,9 +13,9 @@ from typing import Any, Final, get_args
 
 import pytest
 
-from brainjar.isolation import cgroups, host, namespaces, rlimits, users
+from brainjar.isolation import cgroups, findings, host, namespaces, rlimits, sensors, users
 from brainjar.isolation.cgroups import Found
-from brainjar.isolation.host import Finding, State
+from brainjar.isolation.findings import Finding, State
 
 NOWHERE: Final = Found(version="none", parent=None, controllers=(), why="nothing is mounted here")
 
@@ -33,7 +33,7 @@ def well_formed(finding: Finding) -> bool:
         finding.name
         and finding.value
         and finding.state in get_args(State)
-        and (finding.state == "yes" or finding.consequence or finding.how or finding.value == host.NA)
+        and (finding.state == "yes" or finding.consequence or finding.how or finding.value == findings.NA)
         and (finding.state != "yes" or not (finding.consequence or finding.how))
     )
 
@@ -91,17 +91,17 @@ def test_the_rlimit_is_tried_in_earnest(monkeypatch: pytest.MonkeyPatch) -> None
 
 @pytest.mark.parametrize("end", [lambda: os.kill(os.getpid(), signal.SIGKILL), lambda: 1 / 0, lambda: os._exit(0)])
 def test_what_dies_when_tried_is_not_there_and_takes_nobody_along(end: Callable[[], object]) -> None:
-    assert host.tried(end, bool) is None
+    assert findings.tried(end, bool) is None
 
 
 def test_what_hangs_when_tried_is_ended() -> None:
     started = time.monotonic()
-    assert host.tried(lambda: time.sleep(60), bool, patience_s=0.2) is None
+    assert findings.tried(lambda: time.sleep(60), bool, patience_s=0.2) is None
     assert time.monotonic() - started < 10
 
 
 def test_what_is_tried_prints_nothing(capfd: pytest.CaptureFixture[str]) -> None:
-    assert host.tried(lambda: os.write(1, b"noise") == 5, bool) is True
+    assert findings.tried(lambda: os.write(1, b"noise") == 5, bool) is True
     assert capfd.readouterr() == ("", "")
 
 
@@ -262,13 +262,13 @@ def test_a_limit_around_the_jar_that_comes_before_the_caps_is_told(tmp_path: Pat
 
 
 def test_psi_missing_shut_off_and_there(tmp_path: Path) -> None:
-    assert (host.pressure(tmp_path).state, host.pressure(tmp_path).value) == ("no", "n/a")
-    assert "psi=1" in host.pressure(tmp_path).how
+    assert (sensors.pressure(tmp_path).state, sensors.pressure(tmp_path).value) == ("no", "n/a")
+    assert "psi=1" in sensors.pressure(tmp_path).how
     line = "some avg10=1.25 avg60=0.00 avg300=0.00 total=1\n"
     put(tmp_path, {"pressure/memory": line + line.replace("some", "full"), "pressure/cpu": line, "pressure/io": ""})
-    assert host.pressure(tmp_path).state == "partly"
+    assert sensors.pressure(tmp_path).state == "partly"
     put(tmp_path, {"pressure/io": line})
-    assert (host.pressure(tmp_path).state, host.pressure(tmp_path).value) == ("yes", "memory some 1.25 %, full 1.25 %")
+    assert (sensors.pressure(tmp_path).state, sensors.pressure(tmp_path).value) == ("yes", "memory some 1.25 %, full 1.25 %")
 
 
 def zones(tmp_path: Path, temps: dict[str, str | None]) -> dict[str, Finding]:
@@ -278,7 +278,7 @@ def zones(tmp_path: Path, temps: dict[str, str | None]) -> dict[str, Finding]:
             (tmp_path / f"class/thermal/thermal_zone{n}/temp").mkdir()  # reading it fails, as an offline sensor's file does
         else:
             put(tmp_path, {f"class/thermal/thermal_zone{n}/temp": temp})
-    return {finding.name.removeprefix("thermal "): finding for finding in host.thermal(tmp_path)}
+    return {finding.name.removeprefix("thermal "): finding for finding in sensors.thermal(tmp_path)}
 
 
 def test_a_thermal_zone_that_is_off_has_no_temperature(tmp_path: Path) -> None:
@@ -291,7 +291,7 @@ def test_a_thermal_zone_that_is_off_has_no_temperature(tmp_path: Path) -> None:
 
 
 def test_no_thermal_zone_is_na(tmp_path: Path) -> None:
-    (found,) = host.thermal(tmp_path)
+    (found,) = sensors.thermal(tmp_path)
     assert (found.name, found.state, found.value) == ("thermal zones", "n/a", "n/a")
 
 
@@ -318,14 +318,14 @@ ONE: Final = {"nvmlInit": None, "nvmlDeviceGetCount": 1, "nvmlDeviceGetHandleByI
 
 
 def test_without_a_driver_there_is_no_gpu() -> None:
-    (found,) = host.nvml(nvml())
+    (found,) = sensors.nvml(nvml())
     assert (found.name, found.state, found.value) == ("NVML", "n/a", "n/a")
     assert "Not Supported" in found.consequence
 
 
 def test_a_whole_gpu() -> None:
     memory = SimpleNamespace(total=80 << 30, used=1 << 30)
-    (found,) = host.nvml(nvml(**ONE, nvmlDeviceGetName=b"NVIDIA H100", nvmlDeviceGetMemoryInfo=memory, nvmlDeviceGetTemperature=31))
+    (found,) = sensors.nvml(nvml(**ONE, nvmlDeviceGetName=b"NVIDIA H100", nvmlDeviceGetMemoryInfo=memory, nvmlDeviceGetTemperature=31))
     assert (found.name, found.state, found.value) == ("GPU 0", "yes", "NVIDIA H100, 1 GiB of 80 GiB, 31 °C")
 
 
@@ -339,24 +339,24 @@ def test_a_whole_gpu() -> None:
     ids=["not supported", "zeros", "garbage"],
 )
 def test_on_a_jetson_nvml_gives_a_name_and_nothing_is_made_of_the_rest(answers: dict[str, Any]) -> None:
-    (found,) = host.nvml(nvml(**ONE, nvmlDeviceGetName="Orin (nvgpu)", **answers))
+    (found,) = sensors.nvml(nvml(**ONE, nvmlDeviceGetName="Orin (nvgpu)", **answers))
     assert (found.state, found.value) == ("n/a", "Orin (nvgpu), memory n/a, temperature n/a")
     assert "memory: " in found.consequence
     assert "temperature: " in found.consequence
 
 
 def test_a_driver_that_hangs_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(host, "nvml", lambda: time.sleep(60))
-    (found,) = host.nvidia(patience_s=0.2)
+    monkeypatch.setattr(sensors, "nvml", lambda: time.sleep(60))
+    (found,) = sensors.nvidia(patience_s=0.2)
     assert (found.state, found.value) == ("no", "n/a")
 
 
 def test_the_load_of_a_jetson(tmp_path: Path) -> None:
     there = put(tmp_path / "a", {"devices/platform/bus@0/17000000.gpu/load": "415\n"})
-    assert host.jetson(there, tmp_path, tmp_path).value.startswith("41.5 %")
-    assert host.jetson(tmp_path, tmp_path, tmp_path).state == "n/a"
+    assert sensors.jetson(there, tmp_path, tmp_path).value.startswith("41.5 %")
+    assert sensors.jetson(tmp_path, tmp_path, tmp_path).state == "n/a"
     odd = put(tmp_path / "b", {"devices/gpu.0/load": "9999\n", "device-tree/model": "NVIDIA Jetson AGX Orin Developer Kit\0"})
-    found = host.jetson(odd, odd, tmp_path)
+    found = sensors.jetson(odd, odd, tmp_path)
     assert (found.state, found.value) == ("no", "n/a")
 
 

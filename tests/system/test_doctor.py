@@ -14,7 +14,7 @@ import pytest
 from brainjar import paths
 from brainjar.cli import doctor
 from brainjar.engine import build
-from brainjar.isolation.host import Finding
+from brainjar.isolation.findings import Finding
 from tests.system import unprivileged
 from tests.system.conftest import ALONE, THREE, MakeJar
 from tests.system.harness import PATIENCE_S, Jar, brainjar
