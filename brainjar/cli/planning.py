@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -57,7 +58,7 @@ def make(config: Config, known: dict[Path, Gguf]) -> plans.Plan:
 
 def dry_run(path: Path, contexts: Sequence[int], patience_s: float = PATIENCE_S) -> plans.Figures:
     """Raise `DryRunFailed`, in one line, however the child ends."""
-    argv = [sys.executable, "-m", "brainjar.engine.dryrun", str(path), *map(str, contexts)]
+    argv = [sys.executable, "-m", "brainjar.engine.dryrun", "--for", str(os.getpid()), str(path), *map(str, contexts)]
     try:
         done = subprocess.run(argv, env=_environment(), stdin=subprocess.DEVNULL, capture_output=True, timeout=patience_s, check=False)
     except subprocess.TimeoutExpired:

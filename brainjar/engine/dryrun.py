@@ -1,6 +1,6 @@
 """What a model and its contexts would take, by llama.cpp's own reckoning, without allocating them.
 
-    python -m brainjar.engine.dryrun MODEL CONTEXT [CONTEXT …]
+    python -m brainjar.engine.dryrun [--for PID] MODEL CONTEXT [CONTEXT …]
 
 prints one JSON object, `plan.Figures` or `{"error": …}`. To be run in a process that is thrown away: llama.cpp aborts where it
 runs out of memory, and a model file may be anything. Limits of its own bound what that can cost the host.
@@ -232,10 +232,17 @@ def _harmless() -> None:
 
 
 def main(arguments: Sequence[str]) -> int:
+    parent = os.getppid()
+    if arguments[:1] == ["--for"] and arguments[1:2] and arguments[1].isdecimal():
+        # whoever wants to know may be gone by now: to be tied to who has adopted this process would be to outlive it
+        parent, arguments = int(arguments[1]), arguments[2:]
     if len(arguments) < 2 or not all(one.isdecimal() and int(one) > 0 for one in arguments[1:]):
-        print("usage: python -m brainjar.engine.dryrun MODEL CONTEXT [CONTEXT …]", file=sys.stderr)
+        print("usage: python -m brainjar.engine.dryrun [--for PID] MODEL CONTEXT [CONTEXT …]", file=sys.stderr)
         return 2
-    bonds.die_with(os.getppid())
+    try:
+        bonds.die_with(parent)
+    except bonds.NotTied:
+        return 1  # nobody reads what it would say
     _harmless()
     log = _Log()
     llama.silence(log)

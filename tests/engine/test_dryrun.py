@@ -196,3 +196,11 @@ def test_wrong_usage_is_one_line() -> None:
         done = python("-m", "brainjar.engine.dryrun", *arguments)
         assert done.returncode == 2
         assert done.stderr.startswith("usage: ") and len(done.stderr.splitlines()) == 1
+
+
+def test_it_ends_at_once_where_whoever_asked_is_gone() -> None:
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    argv = [sys.executable, "-m", "brainjar.engine.dryrun", "--for", str(gone.pid), str(MODEL.path), "512"]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False, env=planning._environment())
+    assert (done.returncode, done.stdout) == (1, "")
