@@ -1,7 +1,8 @@
 """Tokens per second of the shipped matrix, against three personas that each compute on all cores at once, as the seed had it.
 
 In turns, in one run: the jar as shipped (one inference lease, all cores for who holds it), stopped in its tracks while the
-three others run: processes with the same model, each with as many threads as there are cores, none knowing of the others.
+three others run: processes with the same model, each with as many threads as there are cores, none knowing of the others, that
+read between their thoughts as much as the matrix's personas hear. Counted are tokens generated, on both sides.
 
     .venv/bin/python -m benchmarks.threads [--rounds 5] [--write benchmarks/results/threads.md]
 """
@@ -22,7 +23,9 @@ from pathlib import Path
 from brainjar import models, paths
 from tests.system.harness import Jar
 
-WINDOW_S = 8.0
+WINDOW_S = 20.0
+HEARD = (0, 130, 260)
+"""Tokens that each reads between two thoughts, as in the matrix: nobody's, SUBJECT's, both others'."""
 
 
 def of_the_jar(jar: Jar) -> float:
@@ -35,10 +38,10 @@ def of_the_jar(jar: Jar) -> float:
 
 
 def of_the_crowd(model: Path, context: int) -> float:
-    """All tokens of three at once, per second."""
+    """All tokens that three at once generate, per second."""
     cores = len(os.sched_getaffinity(0))
     argv = [sys.executable, "-m", "benchmarks.crowd", str(model), str(context), str(cores), str(WINDOW_S)]
-    three = [subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    three = [subprocess.Popen([*argv, str(heard)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for heard in HEARD]
     try:
         for one in three:
             assert one.stdout is not None
@@ -88,7 +91,7 @@ def main() -> None:
         f"{args.rounds} rounds of {WINDOW_S:g} s each, in turns, SmolLM2-135M Q4_1; {platform.machine()}, {os.cpu_count()} cores (shared),"
         f" Linux {platform.release().split('-')[0]}, load {os.getloadavg()[0]:.1f}.",
         "",
-        "| tokens/s, all three together | median | min | max |",
+        "| tokens generated per second, all three together | median | min | max |",
         "|---|---|---|---|",
         f"| the shipped matrix | **{statistics.median(jar_rates):.1f}** | {min(jar_rates):.1f} | {max(jar_rates):.1f} |",
         f"| each on all cores at once | **{statistics.median(crowd_rates):.1f}** | {min(crowd_rates):.1f} | {max(crowd_rates):.1f} |",
