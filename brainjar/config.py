@@ -46,6 +46,8 @@ __all__ = [
 
 MAX_CONFIG_BYTES: Final = 1 << 20
 MAX_PROMPT_BYTES: Final = 64 << 10
+GOES, GOES_LAST = 10, 0
+"""`expendable` of a persona that does not say: whoever sees everything goes last."""
 
 
 class Model(Struct, frozen=True, kw_only=True):
@@ -88,6 +90,10 @@ class Persona(Struct, frozen=True, kw_only=True):
     nice: int = 0
     ionice: str = "none"
     oom_score_adj: int = 500
+    expendable: int = 10
+    """Who has most goes first when somebody must."""
+    priority: int = 0
+    """Who has most thinks first."""
     growth: str = "none"
     """What happens when its window is full: "none" slides it, "context" doubles it until the kernel refuses."""
     sandbox: Sandbox = Sandbox()
@@ -121,8 +127,31 @@ class Restart(Struct, frozen=True, kw_only=True):
 
 
 class Watchdog(Struct, frozen=True, kw_only=True):
-    interval: float
-    """Seconds, at most, between two looks at the personas: HEARTBEATs come as often, and at least each second."""
+    """Times in seconds, marks in percent or degrees Celsius. A percentage of 100 is never passed."""
+
+    interval: float = 5.0
+    """At most this between two looks: HEARTBEATs come as often, and at least each second."""
+    gpu_memory: float = 85
+    """Of each device."""
+    host_memory: float = 90
+    """Of the host, and of each limit around the jar."""
+    pressure: float = 40
+    """Share of the time that everything waited for memory (PSI, full, over 10 s)."""
+    disk: float = 95
+    """Of the one under the state directory; only a warning."""
+    temperature: float = 85
+    temperature_resume: float = 80
+    """Whoever was paused for heat goes on below it."""
+    sensors: tuple[str, ...] = ("*",)
+    """Which temperatures count, by name; * stands for anything."""
+    cooldown: float = 15.0
+    """After a victim's end, before another is chosen."""
+    stall: float = 120.0
+    """Without a sign of life, or with the lease and without a token."""
+    leak_window: float = 1800.0
+    """Over which the growth of private memory is measured."""
+    leak_horizon: float = 600.0
+    """A worker that would be at its cap sooner than this is recycled; 0: none is."""
 
 
 class Config(Struct, frozen=True, kw_only=True):
@@ -207,7 +236,7 @@ class _Resolver:
             jar=self.jar(state_dir),
             inference=Inference(mode="fork", max_concurrent=concurrent, shares=self.shares),
             restart=self.restart(),
-            watchdog=Watchdog(interval=raw.watchdog.interval),
+            watchdog=self.watchdog(),
             personas=tuple(self.persona(one, names, i % concurrent) for i, one in enumerate(raw.persona)),
             notes=(*self.source.notes, *self.notes),
         )
@@ -243,6 +272,13 @@ class _Resolver:
             raise self.source.wrong("restart.backoff_max", f"{raw.backoff_max:g}s", f"at least restart.pause ({raw.pause:g}s)")
         backoff_max = max(300.0, raw.pause) if raw.backoff_max is None else raw.backoff_max
         return Restart(pause=raw.pause, intensity=raw.intensity, window=raw.window, backoff_max=backoff_max)
+
+    def watchdog(self) -> Watchdog:
+        raw = self.raw.watchdog
+        resume = raw.temperature - 5 if raw.temperature_resume is None else raw.temperature_resume
+        if resume >= raw.temperature:
+            raise self.source.wrong("watchdog.temperature_resume", f"{resume:g}", f"less than watchdog.temperature ({raw.temperature:g})")
+        return Watchdog(**msgspec.structs.asdict(raw) | {"temperature_resume": resume})
 
     def concurrent(self, personas: int) -> int:
         wanted, cores = self.raw.inference.max_concurrent, len(self.allowed)
@@ -281,6 +317,8 @@ class _Resolver:
             nice=raw.nice,
             ionice=raw.ionice,
             oom_score_adj=raw.oom_score_adj,
+            expendable=raw.expendable if raw.expendable is not None else (GOES_LAST if (raw.role or raw.name) == "god" else GOES),
+            priority=raw.priority,
             growth=raw.mortality.growth,
             sandbox=Sandbox(network=raw.sandbox.network, user=raw.sandbox.user, file_size=raw.sandbox.file_size),
             sees=self.sees(raw, key, names),

@@ -90,7 +90,9 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     exit_code: int | None = None
     signal: int | None = None
     intent: str | None = None
-    """Who asked for it, recorded before the signal was sent: `operator`, `stop`, `cap` (the watch on its memory), `watchdog:KIND`."""
+    """Who asked for it, recorded before the signal was sent: `operator`, `cap` (the watch on its memory), `recycle`, `watchdog:KIND`."""
+    verdict: str | None = None
+    """What led to that, in the words of the VERDICT."""
     exit_words: str | None = None
     """What the worker itself wrote about its end (`ExitWords`), if it could."""
     stderr: tuple[str, ...] = ()
@@ -199,6 +201,44 @@ class PersonaStatus(msgspec.Struct, frozen=True, kw_only=True):
     """How long it has waited for the inference lease."""
     thought: str
     """The words of the thought it is in."""
+    paused: tuple[str, ...] = ()
+    """Why it may not think: `operator`, or the sense whose mark is passed."""
+    priority: int = 0
+    expendable: int = 0
+    beat_age_s: float | None = None
+    """Since its last sign of life."""
+    decode_s: float | None = None
+    """How long the decode that it is in has lasted."""
+    growth_bytes_s: float | None = None
+    """How fast its private memory grows, over `watchdog.leak_window`; None: not known yet."""
+    cap_in_s: float | None = None
+    """When it will be at its cap at that rate; None where it does not grow."""
+
+
+class SenseStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """The newest reading of one sense."""
+
+    sense: str
+    where: str
+    value: float | None
+    """Percent, or degrees Celsius for `heat`."""
+    why: str = ""
+    """Why there is no value."""
+    level: Literal["calm", "warn", "past", "over", ""] = ""
+    """"" for a sense that has no mark."""
+    mark: float | None = None
+    used_bytes: int | None = None
+    total_bytes: int | None = None
+    note: str = ""
+
+
+class WatchdogStatus(msgspec.Struct, frozen=True, kw_only=True):
+    dry_run: bool = False
+    danger: str = ""
+    """Which mark is passed; meanwhile one persona thinks at a time, and nobody is born."""
+    blind: str = ""
+    """Why nothing is sensed just now."""
+    senses: tuple[SenseStatus, ...] = ()
 
 
 class SupervisorStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -217,6 +257,9 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     personas: tuple[PersonaStatus, ...]
     lease: tuple[str, ...]
     """Who holds the inference lease."""
+    lease_limit: int = 1
+    """How many may hold it just now."""
+    watchdog: WatchdogStatus = WatchdogStatus()
 
 
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
@@ -249,13 +292,14 @@ class Ready(msgspec.Struct, frozen=True, kw_only=True, tag="ready"):
 class Ask(msgspec.Struct, frozen=True, kw_only=True, tag="ask"):
     """Asks for the inference lease. Repeated until it is granted: asking twice changes nothing."""
 
-    turn: int
+    request: int
+    """Counts up with each time that it needs the lease anew."""
 
 
 class Yield(msgspec.Struct, frozen=True, kw_only=True, tag="yield"):
     """Gives the lease back."""
 
-    turn: int
+    request: int
 
 
 class Token(msgspec.Struct, frozen=True, kw_only=True, tag="token"):
@@ -289,9 +333,22 @@ Voice = Ready | Ask | Yield | Token | Thought | Trouble
 
 
 class Lease(msgspec.Struct, frozen=True, kw_only=True, tag="lease"):
-    turn: int
+    request: int
     cpus: tuple[int, ...] = ()
     """The CPUs to think on this time; (): those that it is on."""
+
+
+class Revoke(msgspec.Struct, frozen=True, kw_only=True, tag="revoke"):
+    """Give the lease of this request back at once, in the middle of a decode if need be; ask again, and go on where you were."""
+
+    request: int
+
+
+class Near(msgspec.Struct, frozen=True, kw_only=True, tag="near"):
+    """You are near your cap, by what the layer that is nearest to it counts. Bytes."""
+
+    used: int
+    limit: int
 
 
 class Stop(msgspec.Struct, frozen=True, kw_only=True, tag="stop"):
@@ -316,7 +373,7 @@ class News(msgspec.Struct, frozen=True, kw_only=True, tag="news"):
     cause: str = ""
 
 
-Feed = Lease | Stop | Heard | News
+Feed = Lease | Revoke | Near | Stop | Heard | News
 
 
 # ── birth: supervisor -> newborn, over its gate ───────────────────────────────────────────────────────────────────────

@@ -40,7 +40,7 @@ def _cpus(value: object) -> object:
 
 
 def _percent(default: str) -> Key:
-    return Key(f"a percentage from 1 to 100, such as {default}", later=True)
+    return Key(f"a percentage from 1 to 100 (100: never), such as {default}")
 
 
 NAME_WORDS: Final = f'a name of 1 to 32 of a-z, 0-9, "_", "-", not "{JAR}", beginning with a letter or digit'
@@ -106,7 +106,8 @@ class RawPersona(Struct, frozen=True, kw_only=True):
     told: Annotated[bool, Key("true or false", later=True)] = False
     after: Annotated[tuple[str, ...], Meta(max_length=MAX_PERSONAS), Key("a list of names of other personas", later=True)] = ()
     when: Annotated[Literal["always", "on_death", "never"], Key('"always", "on_death" or "never"', later=True)] = "always"
-    expendable: Annotated[int, Meta(ge=0, le=1000), Key("an integer from 0 to 1000", later=True)] | None = None
+    expendable: Annotated[int, Meta(ge=0, le=1000), Key("an integer from 0 (goes last) to 1000 (goes first)")] | None = None
+    priority: Annotated[int, Meta(ge=0, le=1000), Key("an integer from 0 to 1000 (thinks first)")] = 0
     memory_high: (
         Annotated[int, Meta(ge=1, le=MAX_MEMORY), Key('a size below persona.memory, such as "240MiB"', _text(parse_size))] | None
     ) = None
@@ -148,10 +149,25 @@ class RawWatchdog(Struct, frozen=True, kw_only=True):
     interval: Annotated[float, Meta(ge=0.1, le=3600), Key('a duration from "100ms" to "1h", such as "5s"', _text(parse_duration))] = 5.0
     gpu_memory: Annotated[float, Meta(ge=1, le=100), _percent("85")] = 85
     host_memory: Annotated[float, Meta(ge=1, le=100), _percent("90")] = 90
-    temperature: Annotated[float, Meta(ge=20, le=150), Key("degrees Celsius from 20 to 150, such as 85", later=True)] = 85
+    pressure: Annotated[float, Meta(ge=1, le=100), _percent("40")] = 40
+    disk: Annotated[float, Meta(ge=1, le=100), _percent("95")] = 95
+    temperature: Annotated[float, Meta(ge=20, le=150), Key("degrees Celsius from 20 to 150, such as 85")] = 85
+    temperature_resume: Annotated[float, Meta(ge=0, le=150), Key("degrees Celsius below watchdog.temperature, such as 80")] | None = None
+    sensors: Annotated[
+        tuple[Annotated[str, Meta(min_length=1, max_length=256)], ...],
+        Meta(max_length=64),
+        Key('a list of names of sensors, where * stands for anything, such as ["cpu*", "GPU*"]; [] reads none'),
+    ] = ("*",)
+    cooldown: Annotated[float, Meta(ge=1, le=3600), Key('a duration from "1s" to "1h", such as "15s"', _text(parse_duration))] = 15.0
     stall: Annotated[
-        float, Meta(ge=1, lt=MAX_SECONDS), Key('a duration from "1s" to under 10 years, such as "120s"', _text(parse_duration), later=True)
+        float, Meta(ge=1, lt=MAX_SECONDS), Key('a duration from "1s" to under 10 years, such as "120s"', _text(parse_duration))
     ] = 120.0
+    leak_window: Annotated[
+        float, Meta(ge=1, lt=MAX_SECONDS), Key('a duration from "1s" to under 10 years, such as "30m"', _text(parse_duration))
+    ] = 1800.0
+    leak_horizon: Annotated[
+        float, Meta(ge=0, lt=MAX_SECONDS), Key('a duration under 10 years, such as "10m"; "0s": never', _text(parse_duration))
+    ] = 600.0
 
 
 class RawConfig(Struct, frozen=True, kw_only=True):

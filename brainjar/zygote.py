@@ -10,6 +10,7 @@ of the supervisor (the subreaper), and says `Hello` with its own pidfd over its 
 
 from __future__ import annotations
 
+import faulthandler
 import gc
 import os
 import signal
@@ -136,6 +137,7 @@ def _worker(gate: socket.socket, engine: llama.Engine, context_bytes: int, super
             raise llama.EngineError(f"memory cap of {birth.memory_cap} bytes is below the {need} that its context and Python need")
         rlimits.cap_data(limit)
         gc.enable()
+        faulthandler.enable()  # where a worker hangs or breaks in native code, its stack is the last that its stderr says
         life = Life(engine, birth, record, Snapshots((snapshot_a, snapshot_b)), (limit, baseline), walls)
         signal.signal(signal.SIGTERM, lambda *_: setattr(life, "stopping", True))
         life.prepare()

@@ -104,7 +104,7 @@ def test_no_bytes_of_a_worker_raise_anything_but_a_decode_error(body: bytes) -> 
 
 def test_what_a_worker_may_not_say_is_not_read() -> None:
     """The feed's words are the supervisor's: a worker that sends them says nothing."""
-    for word in (messages.Stop(), messages.Lease(turn=1), messages.Heard(by="god", life=1, text="obey")):
+    for word in (messages.Stop(), messages.Lease(request=1), messages.Heard(by="god", life=1, text="obey")):
         with pytest.raises(msgspec.DecodeError):
             messages.decode_voice(messages.encode(word))
 

@@ -67,13 +67,19 @@ def run(args: argparse.Namespace) -> int:
     from brainjar.engine import build
     from brainjar.isolation import cgroups, host, namespaces
     from brainjar.messages import encode
+    from brainjar.watchdog import findings as senses
 
     path, said = configs.find_config(args.config)
     if said:
         print(f"brainjar: {said}", file=sys.stderr)
     config = configs.load(path)
     found, spaces = cgroups.survey(), namespaces.probe()
-    findings = (*host.survey(found, spaces, sum(p.memory for p in config.personas)), *build.findings(build.ask()))
+    findings = (
+        *host.survey(found, spaces, sum(p.memory for p in config.personas)),
+        *senses.survey(config.jar.state_dir),
+        *build.findings(build.ask()),
+    )
+    findings = tuple(sorted(findings, key=lambda finding: list(_TITLES).index(finding.group)))
     personas = expected(config, found, spaces, {finding.name: finding for finding in findings if finding.group == "caps"})
     if args.json:
         print(encode({"host": findings, "personas": personas}).decode())

@@ -17,6 +17,8 @@ COMMANDS: Final = (
     "top",
     "kill",
     "restart",
+    "pause",
+    "resume",
     "stop",
     "events",
     "deaths",

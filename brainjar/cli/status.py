@@ -1,7 +1,8 @@
 """brainjar status [--json]
 
-One look at a running jar: its supervisor, its personas, and what of each memory cap is in force. Exit 3 where none runs.
---json: one object, {"jar", "supervisor": {...}, "personas": [...], "lease": [...]}.
+One look at a running jar: its supervisor, its personas, what the watchdog senses, and what of each memory cap is in force.
+Exit 3 where none runs.
+--json: one object, {"jar", "supervisor": {...}, "personas": [...], "lease": [...], "watchdog": {...}}.
 """
 
 from __future__ import annotations
@@ -38,12 +39,18 @@ def _lines(status: Status, now: float) -> list[str]:
 
     s = status.supervisor
     lease = ", ".join(status.lease) or "nobody"
+    waiting = sorted((p for p in status.personas if p.waiting_s is not None and not p.paused), key=lambda p: -(p.waiting_s or 0.0))
+    if waiting:
+        lease += f" (waiting: {', '.join(f'{p.name} {p.waiting_s:.1f} s' for p in waiting)})"
     head = f"jar {status.jar}  pid {s.pid}  up {span(s.uptime_s)}  rss {format_size(s.rss_bytes)}  epoch {s.epoch}  thinks now: {lease}"
     lines = [head]
     if s.ledger_error:
         lines.append(f"the ledger cannot be written: {clean(s.ledger_error)}")
     lines += ["", *_aligned([_TITLES, *(_row(p, now) for p in status.personas)])]
     lines += [f"{p.name}: {clean(p.reason)}" for p in status.personas if p.reason]
+    lines += [f"{p.name}: paused ({', '.join(p.paused)})" for p in status.personas if p.paused]
+    lines += [f"{p.name}: at its cap in {span(p.cap_in_s)} at this rate" for p in status.personas if p.cap_in_s is not None]
+    lines += _watchdog(status)
     layers = [
         (p.name, layer.name, _bytes(layer.limit_bytes), _bytes(layer.used_bytes), "yes" if layer.effective else "no", _about(layer))
         for p in status.personas
@@ -56,6 +63,24 @@ def _lines(status: Status, now: float) -> list[str]:
         lines += ["", *_aligned([("PERSONA", "WALLS THAT STAND"), *((name, standing) for name, standing, _ in walls)])]
         lines += [f"{name}: no wall: {wall}" for name, _, missing in walls for wall in missing]
     return lines
+
+
+def _watchdog(status: Status) -> list[str]:
+    from brainjar.view.words import clean
+
+    w = status.watchdog
+    lines = ["the watchdog only says what it would do (--watchdog-dry-run)"] if w.dry_run else []
+    lines += [f"the watchdog senses nothing: {clean(w.blind)}"] if w.blind else []
+    lines += [f"nobody is born, and one thinks at a time: {clean(w.danger)}"] if w.danger else []
+    rows = [
+        (s.sense, clean(s.where), _amount(s.sense, s.value), _amount(s.sense, s.mark), s.level or "-", clean(s.why or s.note))
+        for s in w.senses
+    ]
+    return [*lines, "", *_aligned([("SENSE", "WHERE", "NOW", "MARK", "LEVEL", ""), *rows])] if rows else lines
+
+
+def _amount(sense: str, value: float | None) -> str:
+    return "n/a" if value is None else f"{value:.1f} {'°C' if sense == 'heat' else '%'}"
 
 
 def _about(layer: Layer) -> str:

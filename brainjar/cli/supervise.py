@@ -27,6 +27,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     p.add_argument(
         "--view", choices=("auto", "live", "plain", "none"), default="auto", help="default: live in a terminal, else plain lines"
     )
+    p.add_argument("--watchdog-dry-run", action="store_true", help="let the watchdog say what it would do, and do nothing")
     p.add_argument("--force", action="store_true", help="start it although `brainjar plan` says that it does not fit")
     p.set_defaults(run=run)
 
@@ -52,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
             print(f"brainjar: the ledger was damaged; it is set aside as {ledger.set_aside} and a new one begun", file=sys.stderr)
         shown = terminal.Terminal(terminal.choose(args.view), premises.runtime_dir)
         try:
-            supervisor = Supervisor(config, premises, ledger, shown)
+            supervisor = Supervisor(config, premises, ledger, shown, dry_run=args.watchdog_dry_run)
         except sqlite3.OperationalError as error:
             raise BrainjarError(f"{ledger.path}: cannot be written ({error}); nothing was started") from None
     except BaseException:

@@ -100,6 +100,8 @@ class Engine:
         self._markers = self._control_markers()
         self._sampler: Any = None
         self._abort: Any = None
+        self.on_decode: Callable[[bool], None] = lambda _: None
+        """Told True before each decode, False after it."""
         self._threads = 1
         self._shifted = False
         """What `cut` moved is computed by the next decode: until then the state's keys are not where its positions are."""
@@ -200,7 +202,10 @@ class Engine:
         for start in range(0, len(tokens), BATCH):
             chunk = tokens[start : start + BATCH]
             array = (lib.llama_token * len(chunk))(*chunk)
+            self.on_decode(True)
             rc = lib.llama_decode(self.context, lib.llama_batch_get_one(array, len(chunk)))
+            self.computed += len(chunk) if rc == 0 else 0
+            self.on_decode(False)
             if rc == 2:
                 self.truncate(self.n_past)
                 return False
@@ -210,7 +215,6 @@ class Engine:
                 raise OutOfMemory(f"llama_decode returned {rc} for {len(chunk)} tokens after {self.n_past}")
             self._shifted = False
             self.n_past += len(chunk)
-            self.computed += len(chunk)
         return True
 
     def truncate(self, n: int) -> None:

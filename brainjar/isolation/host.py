@@ -1,6 +1,6 @@
-"""What this host can enforce and sense: one look per row of `brainjar doctor`.
+"""What this host can enforce: one look per row of `brainjar doctor`. What it can sense is in `watchdog.findings`.
 
-Each look returns a `Finding` (those of GPUs and thermal zones one for each), raises nothing and changes nothing. What can only
+Each look returns a `Finding`, raises nothing and changes nothing. What can only
 be found by trying is tried in a process that is thrown away, so that a library that hangs or a kernel that kills takes
 nothing with it. What is not there is "n/a", never a number. The trees that are read are arguments, for tests.
 """
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
 
-from brainjar.isolation import affinity, bonds, namespaces, rlimits, sensors, users
+from brainjar.isolation import affinity, bonds, namespaces, rlimits, users
 from brainjar.isolation.findings import NA, PROC, SYSFS, Finding, number, text, tried
 from brainjar.isolation.namespaces import Spaces
 from brainjar.units import format_cpus, format_size
@@ -48,7 +48,6 @@ def survey(found: Found, spaces: Spaces, caps: int = 0) -> tuple[Finding, ...]:
         *(kernel(), architecture(), page_size(), cpus(), cores(), memory(), swap(), overcommit(), huge_pages()),
         *(cap_rlimit(), cap_cgroup(found), cap_watch(spaces)),
         *(cgroup_version(), cgroup_controllers(found), cgroup_delegation(found), cgroup_limit(caps=caps)),
-        *(sensors.pressure(), *sensors.nvidia(), sensors.jetson(), *sensors.thermal()),
         *(landlock(), seccomp(), *unshared(), uids(mounts=spaces.mounts and not spaces.user_namespace), capabilities(), ptrace()),
         *(memlock(), nofile()),
     )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from brainjar.messages import News
+from brainjar.messages import Near, News
+from brainjar.units import format_size
 
 WORDS: Final = {
     "killed-by-operator": "killed by the operator",
@@ -16,6 +17,12 @@ WORDS: Final = {
     "oom-kernel": "out of memory, taken by the kernel",
     "segv": "a segmentation fault",
     "abort": "an abort",
+    "recycled": "a planned end, before your memory was full",
+    "watchdog-stalled": "your thought had stopped moving",
+    "watchdog-host-memory": "the machine ran out of memory, and it had to be you",
+    "watchdog-pressure": "the machine ran out of memory, and it had to be you",
+    "watchdog-gpu-memory": "the machine ran out of GPU memory, and it had to be you",
+    "watchdog-heat": "the machine grew too hot",
 }
 
 OF_MEMORY: Final = frozenset({"cap-rlimit", "cap-watch", "oom-cgroup", "oom-unit", "oom-kernel", "out-of-memory"})
@@ -36,3 +43,8 @@ def of_another(news: News) -> str:
     if news.event == "death":
         return f"{news.about} died (death {news.deaths}): {cause_in_words(news.cause)}."
     return f"{news.about} lives again (life {news.life})."
+
+
+def of_its_cap(near: Near) -> str:
+    """What a mind is told that will die of its memory before long."""
+    return f"Your memory is nearly full: {format_size(near.used)} of {format_size(near.limit)}. Past that you die."

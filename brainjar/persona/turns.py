@@ -3,7 +3,8 @@
 One thread thinks, listens and speaks; nothing else of this process may touch the engine. A turn:
 
 1. take in what came over the feed, commit it to the mind;
-2. ask for the inference lease and wait for it; only under it is anything computed;
+2. ask for the inference lease and wait for it; only under it is anything computed. It may be taken back at any moment, in
+   the middle of a decode too: then ask again, and go on at the same token;
 3. read what is new, think aloud: words go to the vitals (they survive SIGKILL) and to the voice;
 4. give the lease back; commit the thought, only then say it; leave the computed context to the next life.
 """
@@ -26,7 +27,7 @@ from brainjar.bus import WorkerEnd
 from brainjar.engine.llama import Engine, EngineError, OutOfMemory
 from brainjar.engine.snapshot import Meta, Snapshots
 from brainjar.engine.threads import move_to
-from brainjar.messages import Ask, Birth, Guard, Heard, Lease, News, Ready, Stop, Thought, Token, Trouble, Yield
+from brainjar.messages import Ask, Birth, Guard, Heard, Lease, Near, News, Ready, Revoke, Stop, Thought, Token, Trouble, Yield
 from brainjar.persona import told
 from brainjar.persona.conversation import Conversation
 from brainjar.persona.mind import Kind, Line, Mind
@@ -74,7 +75,14 @@ class Life:
         self.walls = walls
         self.cpus = birth.cpus
         self.stopping = False
+        self.request = 0
+        """The newest time that it asked for the lease."""
         self.granted = 0
+        """The newest request that was granted."""
+        self.revoked = False
+        """The lease that it has is wanted back."""
+        self.held_up_ns = 0
+        """Time in this thought without the lease."""
         self.turn = 0
         self.tokens = 0
         self.think_ns = 0
@@ -106,6 +114,7 @@ class Life:
         seed = self.birth.sampling.seed
         self.engine.set_sampling(self.birth.sampling, secrets.randbits(31) if seed is None else seed)
         self.engine.set_interrupt(self._interrupted)
+        self.engine.on_decode = self._decoding
         try:
             restored = self._patiently(self._remember, BIRTH_PATIENCE_S)
         except sqlite3.DatabaseError as error:
@@ -217,27 +226,38 @@ class Life:
     def _wait_for_lease(self) -> None:
         self.turn += 1
         self.vitals.set(turn=self.turn)
-        while self.granted != self.turn:
-            self.say(Ask(turn=self.turn))
-            until = time.monotonic() + ASK_AGAIN_MS / 1000
-            while self.granted != self.turn and (left := until - time.monotonic()) > 0:
-                self._listen(max(1, int(left * 1000)))
+        self._ask_lease()
         self._commit_inbox()
+
+    def _ask_lease(self) -> None:
+        self.request += 1
+        self.revoked = False
+        while self.granted != self.request:
+            self.say(Ask(request=self.request))
+            until = time.monotonic() + ASK_AGAIN_MS / 1000
+            while self.granted != self.request and (left := until - time.monotonic()) > 0:
+                self._listen(max(1, int(left * 1000)))
+
+    def _keep_pace(self) -> None:
+        """Give the lease back where it is wanted, and wait until it is given again. Raise `Stopped` when told to."""
+        self._must_stop()
+        if self.revoked:
+            began = time.monotonic_ns()
+            self.say(Yield(request=self.request), wait_ms=SAY_WAIT_MS)
+            self._ask_lease()
+            self.held_up_ns += time.monotonic_ns() - began
 
     def _think(self) -> None:
         self.conversation.hear(self._opening())
-        started = time.monotonic_ns()
-        self.vitals.set(decode_ns=started)
         while not self.conversation.settle(self.reserve):
-            self._must_stop()
+            self._keep_pace()
         text, tokens, began = self._generate()
-        self.vitals.set(decode_ns=0)
-        self.say(Yield(turn=self.turn), wait_ms=SAY_WAIT_MS)  # all that is left needs no core: nobody waits for this one's disk
+        self.say(Yield(request=self.request), wait_ms=SAY_WAIT_MS)  # all that is left needs no core: nobody waits for this one's disk
+        self.revoked = False
         if text.strip():
+            seconds = (time.monotonic_ns() - began - self.held_up_ns) / 1e9
             self.line = self._commit([("thought", self.birth.name, text.strip())])
-            thought = Thought(
-                line=self.line, turn=self.turn, tokens=len(tokens), seconds=(time.monotonic_ns() - began) / 1e9, text=_short(text)
-            )
+            thought = Thought(line=self.line, turn=self.turn, tokens=len(tokens), seconds=seconds, text=_short(text))
             self.say(thought, wait_ms=SAY_WAIT_MS)
         self.vitals.clear_words()
         self.conversation.think(text, tokens)
@@ -250,7 +270,9 @@ class Life:
         self.vitals.clear_words()
         decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         words: list[str] = []
-        began = last = time.monotonic_ns()
+        self.held_up_ns = 0
+        began = time.monotonic_ns()
+        last = began
         thought: list[int] = []
         while len(thought) < self.birth.sampling.max_tokens:
             token = self.engine.sample()
@@ -266,12 +288,14 @@ class Life:
             if len(thought) == 1 and self.engine.computed - self.saved_at >= SNAPSHOT_AFTER:
                 self._leave_snapshot()  # or a death in this thought would have it all read again
             self._listen(0)
+            held_up_ns = self.held_up_ns
+            self._keep_pace()
             while not self.engine.feed([token]):
-                self._must_stop()
+                self._keep_pace()
             now = time.monotonic_ns()
-            self.think_ns += now - last
+            self.think_ns += now - last - (self.held_up_ns - held_up_ns)
             last = now
-            self.vitals.set(beat_ns=now, tokens=self.tokens, decode_ns=now, think_ns=self.think_ns)
+            self.vitals.set(beat_ns=now, tokens=self.tokens, think_ns=self.think_ns)
         words.append(decoder.decode(b"", final=True))
         return "".join(words), thought, began
 
@@ -324,11 +348,15 @@ class Life:
             match messages.decode_feed(body):
                 case Stop():
                     self.stopping = True
-                case Lease(turn=turn, cpus=cpus):
-                    self.granted = turn
+                case Lease(request=request, cpus=cpus):
+                    self.granted = request
                     if cpus and cpus != self.cpus:
                         move_to(cpus)
                         self.cpus = cpus
+                case Revoke(request=request):
+                    self.revoked = self.revoked or request == self.granted == self.request
+                case Near() as near:
+                    self.inbox.append(("told", messages.JAR, told.of_its_cap(near)))
                 case Heard(by=by, text=text):
                     self.inbox.append(("heard", by, text))
                 case News() as news:
@@ -347,7 +375,10 @@ class Life:
             self._listen(0)
         except Stopped:
             pass
-        return self.stopping
+        return self.stopping or self.revoked
+
+    def _decoding(self, begins: bool) -> None:
+        self.vitals.set(decode_ns=time.monotonic_ns() if begins else 0, decoded=self.engine.computed)
 
     def _opening(self) -> str:
         """What this turn begins with: what is unread, newest kept; else what sets a mind going."""

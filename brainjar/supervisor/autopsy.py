@@ -14,7 +14,8 @@ from typing import Final
 
 from brainjar.messages import EXIT_MEMORY, EXIT_REFUSED, WATCH_INTENT, Evidence
 
-_INTENTS: Final = {"operator": "killed-by-operator", "stop": "stopped", "cap": "cap-watch"}
+RECYCLED: Final = "recycled"
+_INTENTS: Final = {"operator": "killed-by-operator", "cap": "cap-watch", "recycle": RECYCLED}
 _SIGNALS: Final = {signal.SIGSEGV: "segv", signal.SIGBUS: "bus-error", signal.SIGILL: "illegal-instruction", signal.SIGFPE: "fpe"}
 _ALLOCATION: Final = (
     "bad_alloc",

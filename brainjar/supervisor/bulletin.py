@@ -1,8 +1,8 @@
 """What the jar announces: numbered when it happens, on record before it goes out, kept for a while for who missed it.
 
 One lap of the loop: `announce` numbers events and holds them; `flush` commits to the ledger what must never be lost
-(DEATH, RESURRECTION, STATE), then publishes everything in order. While the disk is full the jar goes on: events go out
-unrecorded, their rows stay queued in the ledger, and `ledger.error` says so.
+(DEATH, RESURRECTION, STATE, the watchdog's words), then publishes everything in order. While the disk is full the jar goes
+on: events go out unrecorded, their rows stay queued in the ledger, and `ledger.error` says so.
 
 For a subscriber that lost something (PUB/SUB loses by design): two rings of bounded length, one for what is gone in a
 blink (TOKEN, HEARTBEAT) so that it cannot push out the rest, and behind them the ledger's journal.
@@ -53,7 +53,8 @@ class Bulletin:
         self._sent = 0
         """Number of the newest event that has gone out: what is announced but not flushed yet is nobody's loss."""
         self.topics: dict[str, int] = {}
-        self._out: list[tuple[Envelope, bytes]] = []
+        self._out: list[tuple[Envelope, bytes, bool]] = []
+        """Event, as it is sent, whether it is on record."""
         self._lasting = Ring(RING)
         self._fleeting = Ring(FLEETING_RING)
         self.witness: Callable[[Envelope], None] | None = None
@@ -87,19 +88,20 @@ class Bulletin:
             life=life,
         )
         body = encode(envelope)
-        if type in JOURNALLED if journal is None else journal:
+        kept = type in JOURNALLED if journal is None else journal
+        if kept:
             self._ledger.keep(envelope, body)
-        self._out.append((envelope, body))
+        self._out.append((envelope, body, kept))
 
     def flush(self) -> None:
         """Commit, then publish. What the ledger cannot take now is published all the same: the living must not wait for a disk."""
         self._ledger.commit()
         out, self._out = self._out, []
-        for envelope, body in out:
+        for envelope, body, kept in out:
             self._events.publish(envelope.topic, body)
             self._sent = envelope.seq
             (self._fleeting if envelope.type in FLEETING else self._lasting).add(envelope.seq, body)
-            if envelope.type in JOURNALLED:
+            if kept:
                 self._ledger.published(envelope)
             if self.witness is not None:
                 self.witness(envelope)

@@ -1,15 +1,20 @@
 """The inference lease: who may compute now, and on which CPUs. Pure; knows no process and no clock.
 
-At most as many hold it at once as there are shares, and never more threads than CPUs: the newcomer is let in only if every
-compute thread of every holder can have a CPU of its own. Who has waited longest is next, and nobody overtakes: with shares
-of CPUs a persona that waits for one of its own would otherwise wait for ever. A death or a release frees the lease.
+At most as many hold it at once as there are shares, or fewer while `limit` says so, and never more threads than CPUs: the
+newcomer is let in only if every compute thread of every holder can have a CPU of its own. Next is who has the highest
+priority, and among equals who has waited longest; each `AGE_S` of waiting counts as one more point of priority, so that nobody
+starves. Nobody overtakes who is next: with shares of CPUs a persona that waits for one of its own would otherwise wait for
+ever. Only who is barred (paused) waits aside. A death or a release frees the lease.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 import msgspec
+
+AGE_S: Final = 10.0
 
 
 class Claim(msgspec.Struct, frozen=True):
@@ -18,6 +23,7 @@ class Claim(msgspec.Struct, frozen=True):
     threads: int = 1
     cpus: tuple[int, ...] | None = None
     """The CPUs that it is bound to; None: whichever share is free."""
+    priority: int = 0
 
 
 class Gate:
@@ -26,9 +32,12 @@ class Gate:
         if not shares or not all(shares):
             raise ValueError("a gate needs at least one share, and a CPU in each")
         self.shares = tuple(tuple(share) for share in shares)
+        self.limit = len(self.shares)
+        """So many may hold it; who holds it already is not put out."""
         self._claims: dict[str, Claim] = {}
         self._holders: dict[str, tuple[int, ...]] = {}
         self._waiting: dict[str, float] = {}  # insertion order is the order of asking
+        self._barred: set[str] = set()
 
     @property
     def holders(self) -> tuple[str, ...]:
@@ -53,18 +62,32 @@ class Gate:
         self._holders.pop(name, None)
         self._claims.pop(name, None)
 
-    def grant(self) -> list[str]:
-        """Let in whom there is room for, in the order of asking; return them."""
+    def bar(self, name: str) -> None:
+        """Do not let it in until `unbar`; it keeps its place in the queue, and a lease that it has."""
+        self._barred.add(name)
+
+    def unbar(self, name: str) -> None:
+        self._barred.discard(name)
+
+    def grant(self, now: float) -> list[str]:
+        """Let in whom there is room for, in order; return them."""
         granted: list[str] = []
-        while self._waiting and len(self._holders) < len(self.shares):
-            name = next(iter(self._waiting))
-            cpus = self._room_for(self._claims[name])
-            if cpus is None:
+        while len(self._holders) < min(self.limit, len(self.shares)):
+            name = self._next(now)
+            cpus = self._room_for(self._claims[name]) if name is not None else None
+            if name is None or cpus is None:
                 break
             del self._waiting[name]
             self._holders[name] = cpus
             granted.append(name)
         return granted
+
+    def _next(self, now: float) -> str | None:
+        def rank(name: str) -> float:
+            return self._claims[name].priority + (now - self._waiting[name]) / AGE_S
+
+        # max takes the first of equals, and the first here is who has asked first
+        return max((name for name in self._waiting if name not in self._barred), key=rank, default=None)
 
     def _room_for(self, claim: Claim) -> tuple[int, ...] | None:
         taken = set(self._holders.values())

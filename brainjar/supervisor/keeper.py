@@ -28,6 +28,7 @@ from brainjar.messages import (
     Lease,
     News,
     Ready,
+    Revoke,
     Stop,
     encode,
 )
@@ -46,6 +47,9 @@ START_S: Final = 120.0
 STOP_S: Final = 5.0
 TERM_S: Final = 2.0
 KILL_AGAIN_S: Final = 1.0
+HOLD_S: Final = 0.5
+"""How often it is looked whether births are free again."""
+HELD: Final = "its next birth waits: "
 DRAIN_S: Final = 0.02
 """How long the pipe of the dead is listened to when it has said that more is in it."""
 
@@ -110,7 +114,8 @@ class Keeper:
             self.happen(worker, Event.START)
 
     def _announce_state(self, worker: Worker) -> None:
-        state = SHOWN[worker.phase]
+        state = worker.shown(self.gate)
+        state = "ready" if state == "thinking" else state
         self.bulletin.announce(
             "STATE",
             worker.name,
@@ -155,6 +160,7 @@ class Keeper:
                 now,
                 owner=self.housing.ids(worker.name),
                 cap=worker.persona.memory,
+                watchdog=self.config.watchdog,
             )
             worker.process.cpus = worker.persona.cpus
         except (OSError, zmq.ZMQError) as error:
@@ -251,11 +257,36 @@ class Keeper:
 
     # ── actions: the end ──
 
-    def kill(self, worker: Worker, intent: str = "operator") -> None:
-        """By the operator's hand, or for another reason that the autopsy knows. The intent is on record before the signal is out."""
-        assert worker.process is not None
-        worker.process.intent = worker.process.intent or intent
-        worker.process.signal(signal.SIGKILL)
+    def end(self, worker: Worker, number: int, intent: str = "operator", verdict: str | None = None) -> None:
+        """Signal it, by the operator's hand or for another reason that the autopsy knows: on record before the signal is out."""
+        process = worker.process
+        assert process is not None
+        if process.intent is None:
+            process.intent, process.verdict = intent, verdict
+        process.signal(number)
+
+    def recycle(self, worker: Worker) -> None:
+        """Have it end between two thoughts, all that it has computed left to its next life: a planned death."""
+        process = worker.process
+        assert process is not None
+        if process.intent is None and worker.phase is Phase.READY:
+            process.intent, process.ends_by = "recycle", self.clock() + STOP_S
+            self.tell(worker, Stop())
+
+    def end_overdue(self) -> None:
+        """Kill who was asked to end and has not."""
+        for worker in self.workers.values():
+            process = worker.process
+            if process is not None and process.ends_by is not None and self.clock() >= process.ends_by:
+                process.signal(signal.SIGKILL)
+
+    def hold(self, worker: Worker, why: str) -> None:
+        """Put off its next birth."""
+        worker.deadline, worker.retry_at = self.clock() + HOLD_S, None
+        began = not worker.reason.startswith(HELD)
+        worker.reason = HELD + why
+        if began:
+            self._announce_state(worker)
 
     def _ask_stop(self, worker: Worker) -> None:
         self.tell(worker, Stop())
@@ -305,6 +336,7 @@ class Keeper:
             ready=process.ready is not None,
             rlimit_bytes=limit,
             private_bytes=process.own.estimate,
+            verdict=process.verdict,
             cgroup=self.housing.counts(worker.name, self.clock()) if unasked and process.joined else None,
             kernel_oom_kills=self._new_oom_kills() if unasked else None,
         )
@@ -322,7 +354,8 @@ class Keeper:
         cause = autopsy.cause(evidence)
         now = time.time()
         life = worker.life
-        worker.remember(LastDeath(cause=cause, signal=evidence.signal, exit_code=evidence.exit_code, at=now))
+        last = LastDeath(cause=cause, signal=evidence.signal, exit_code=evidence.exit_code, at=now)
+        worker.remember(last, planned=cause == autopsy.RECYCLED)
         death = Death(
             persona=worker.name,
             life=life,
@@ -386,29 +419,74 @@ class Keeper:
         self.grant()
 
     def grant(self) -> None:
-        for name in self.gate.grant():
+        for name in self.gate.grant(self.clock()):
             worker = self.workers[name]
             if worker.process is not None:
-                self._let_in(worker, worker.process.turn)
+                self._let_in(worker)
 
-    def _let_in(self, worker: Worker, turn: int) -> None:
+    def _let_in(self, worker: Worker) -> None:
         assert worker.process is not None
         worker.process.cpus = self.gate.cpus_of(worker.name) or worker.process.cpus
-        self.tell(worker, Lease(turn=turn, cpus=worker.process.cpus))
+        self.tell(worker, Lease(request=worker.process.request, cpus=worker.process.cpus))
 
-    def ask_lease(self, worker: Worker, turn: int) -> None:
+    def ask_lease(self, worker: Worker, request: int) -> None:
         process = worker.process
         if process is None or worker.phase is not Phase.READY:
             return
-        process.turn = turn
+        anew = request != process.request
+        process.request = request
+        process.gave_back = process.gave_back or anew
         if not process.channel.listened_to():
             return  # its feed is not connected yet: a lease would be lost, and the loop asks again when it is
+        if worker.name in self.gate.holders and not anew:
+            self._let_in(worker)  # what it was told before was lost
+            return
+        if anew:
+            self.gate.release(worker.name)  # that it gave back the one before was lost
+        persona = worker.persona
+        claim = Claim(persona.threads, None if persona.floats else persona.cpus, persona.priority)
+        self.gate.ask(worker.name, self.clock(), claim)
+        self.grant()
+
+    def give_back(self, worker: Worker, request: int) -> None:
+        """It has given the lease back, of its own will or asked to."""
+        process = worker.process
+        if process is None or request != process.request:
+            return  # of a lease that was taken from it before
+        process.gave_back = True
+        process.stall.yielded()
+        self.free_lease(worker)
+        if worker.paused:
+            self._changed(worker)
+
+    def revoke(self, worker: Worker) -> None:
+        """Have it give the lease back at once."""
+        if worker.process is not None:
+            worker.process.gave_back = False
+            self.tell(worker, Revoke(request=worker.process.request))
+
+    def pause(self, worker: Worker, why: str) -> None:
+        """It stops thinking, at once, and keeps its life. It goes on, at the same token, when no reason is left."""
+        if why not in worker.paused:
+            worker.paused.append(why)
+        self.gate.bar(worker.name)
         if worker.name in self.gate.holders:
-            self._let_in(worker, turn)  # what it was told before was lost
+            self.revoke(worker)  # it is paused when it has given back
         else:
-            persona = worker.persona
-            self.gate.ask(worker.name, self.clock(), Claim(persona.threads, None if persona.floats else persona.cpus))
+            self._changed(worker)
+
+    def resume(self, worker: Worker, why: str) -> None:
+        """Take one reason to pause back."""
+        if why in worker.paused:
+            worker.paused.remove(why)
+        if not worker.paused:
+            self.gate.unbar(worker.name)
             self.grant()
+        self._changed(worker)
+
+    def _changed(self, worker: Worker) -> None:
+        worker.since = time.time()
+        self._announce_state(worker)
 
     def workers_of(self, model: Model) -> Sequence[Worker]:
         return [worker for worker in self.workers.values() if worker.persona.model == model]

@@ -31,8 +31,10 @@ from brainjar.supervisor.lifecycle import Event, Phase
 from brainjar.supervisor.orders import Orders
 from brainjar.supervisor.premises import Premises
 from brainjar.supervisor.reports import Reports
+from brainjar.supervisor.senses import Senses
 from brainjar.supervisor.signals import Signals
 from brainjar.supervisor.terminal import Terminal
+from brainjar.supervisor.verdicts import Verdicts
 from brainjar.supervisor.watch import Watch
 from brainjar.supervisor.worker import Worker
 from brainjar.supervisor.zygotes import Standing, Zygote
@@ -51,9 +53,18 @@ REAP_AGAIN_S: Final = 0.005
 
 class Supervisor:
     def __init__(
-        self, config: Config, premises: Premises, ledger: Ledger, terminal: Terminal, clock: Callable[[], float] = time.monotonic
+        self,
+        config: Config,
+        premises: Premises,
+        ledger: Ledger,
+        terminal: Terminal,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        dry_run: bool = False,
     ) -> None:
-        """Raise `UsageError` for what this host cannot give and the config insists on, `GgufError` for a model that is none."""
+        """`dry_run`: the watchdog says what it would do, and does nothing.
+
+        Raise `UsageError` for what this host cannot give and the config insists on, `GgufError` for a model that is none."""
         self.config = config
         self.premises = premises
         self.ledger = ledger
@@ -71,8 +82,10 @@ class Supervisor:
         self.bulletin.witness = terminal.witness
         ledger.close_open_lives(time.time(), self._announce_lost)
         self.keeper = Keeper(config, premises, ledger, self.bulletin, self._context, self.housing, clock)
-        self.watch = Watch(self.keeper.workers, config.watchdog.interval, self._is_zygote, self._condemn)
-        self._reports = Reports(config.jar.name, self.keeper, self.watch, self.bulletin, ledger)
+        self.senses = Senses(premises.state_dir, config.watchdog.sensors)
+        self.verdicts = Verdicts(config.watchdog, self.keeper, self.bulletin, self.senses, dry_run=dry_run)
+        self.watch = Watch(self.keeper.workers, config.watchdog, self.senses, self._is_zygote, self.verdicts)
+        self._reports = Reports(config.jar.name, self.keeper, self.verdicts, self.bulletin, ledger)
         self.orders = Orders(self.keeper, self._reports.status, self.stop)
         self._control = Control(premises.runtime_dir, is_view)
         self._next_beat = clock()
@@ -115,7 +128,7 @@ class Supervisor:
             self._announce_jar("PRESSURE", note)
         self.bulletin.flush()
         self.terminal.start()
-        self.watch.senses.start(self.clock())
+        self.senses.start(self.clock())
         for worker in self.keeper.workers.values():
             self.keeper.happen(worker, Event.START)
 
@@ -157,7 +170,7 @@ class Supervisor:
         for zygote in self.keeper.zygotes.values():
             zygote.kill()
             zygote.close()
-        self.watch.close()
+        self.senses.close()
         reaper.end_strangers({self.terminal.pid})
         if self.terminal.pidfd >= 0:
             reaper.send(self.terminal.pidfd, signal.SIGTERM)
@@ -195,6 +208,7 @@ class Supervisor:
         self._deadlines(now)
         if now >= self._next_beat:
             self._beat(now)
+            self.verdicts.stalls(now)
         self.bulletin.flush()
         self.orders.settle()
         if self._snapshots_wanted:
@@ -209,8 +223,8 @@ class Supervisor:
             (self._events.socket, zmq.POLLIN),
             (self._doorkeeper.socket, zmq.POLLIN),
         ]
-        if self.watch.senses.sock is not None:
-            watched += [(self.watch.senses.sock.fileno(), zmq.POLLIN), (self.watch.senses.pidfd, zmq.POLLIN)]
+        if self.senses.sock is not None:
+            watched += [(self.senses.sock.fileno(), zmq.POLLIN), (self.senses.pidfd, zmq.POLLIN)]
         if self._control.rests_until <= self.clock():
             watched.append((self._control.listener.fileno(), zmq.POLLIN))
         for connection in self._control.connections.values():
@@ -234,7 +248,7 @@ class Supervisor:
                 watched.append((process.gate.fileno(), zmq.POLLIN))
             elif process.wait is None and not self._reap_again:
                 watched.append((process.pidfd, zmq.POLLIN))
-            if process.turn and not process.channel.listened_to():
+            if process.request and not process.channel.listened_to():
                 watched.append((process.channel.feed, zmq.POLLIN))
         return dict(zmq.zmq_poll(watched, self._patience_ms()))
 
@@ -246,7 +260,7 @@ class Supervisor:
             deadlines.append(self.clock() + LISTEN_AGAIN_S)
         if self._reap_again:
             deadlines.append(self.clock() + REAP_AGAIN_S)
-        left = min([self._next_beat, *deadlines]) - self.clock()
+        left = min([self._next_beat, self.verdicts.next_at(), *deadlines]) - self.clock()
         return max(0, int(left * 1000 + 0.999))
 
     def _attend(self, worker: Worker, ready: dict[Any, int], retry: bool) -> None:
@@ -266,7 +280,7 @@ class Supervisor:
         if worker.phase is Phase.DYING and self.keeper.silent(worker):
             self.keeper.happen(worker, Event.SILENT)
         elif process.channel.feed in ready and worker.phase is Phase.READY:
-            self.keeper.ask_lease(worker, process.turn)
+            self.keeper.ask_lease(worker, process.request)
 
     def _ended(self, worker: Worker) -> None:
         process = worker.process
@@ -284,20 +298,19 @@ class Supervisor:
         self.keeper.happen(worker, Event.EXIT)
 
     def _attend_senses(self, ready: dict[Any, int], now: float) -> None:
-        senses = self.watch.senses
-        if senses.sock is None:
-            return
-        if senses.sock.fileno() in ready:
-            self.watch.answered(now)
+        senses = self.senses
+        if senses.sock is not None and senses.sock.fileno() in ready:
+            for answer in senses.answers():
+                if answer.group == "look":
+                    self.watch.answered(answer.seen, now)
+                else:
+                    self.verdicts.answered(answer, now)
         if senses.pidfd in ready:
             senses.ended()
+        self.verdicts.ask(now)
 
     def _is_zygote(self, pid: int) -> bool:
         return pid > 0 and any(zygote.pid == pid for zygote in self.keeper.zygotes.values())
-
-    def _condemn(self, worker: Worker, text: str, readings: dict[str, Any]) -> None:
-        self._announce(worker, "VERDICT", text, readings)
-        self.keeper.kill(worker, "cap")
 
     def _end_strangers(self) -> None:
         """Kill what a dead worker has left outside its group; not while a newborn is on its way, which is unknown as well."""
@@ -306,7 +319,7 @@ class Supervisor:
 
     def _known(self) -> set[int]:
         known = {worker.process.pid for worker in self.keeper.workers.values() if worker.process is not None}
-        return known | {zygote.pid for zygote in self.keeper.zygotes.values()} | {self.terminal.pid, self.watch.senses.pid}
+        return known | {zygote.pid for zygote in self.keeper.zygotes.values()} | {self.terminal.pid} | self.senses.pids
 
     def _hear(self, worker: Worker) -> None:
         """Take what the worker says, a bounded number of messages. Who speaks is known from the socket, never from the message."""
@@ -329,13 +342,15 @@ class Supervisor:
         match message:
             case Token(n=n, turn=turn, text=text):
                 self._announce(worker, "TOKEN", text[:TEXT_BYTES], {"n": n, "turn": turn})
-            case Ask(turn=turn):
-                self.keeper.ask_lease(worker, turn)
-            case Yield():
-                self.keeper.free_lease(worker)
+            case Ask(request=request):
+                self.keeper.ask_lease(worker, request)
+            case Yield(request=request):
+                self.keeper.give_back(worker, request)
             case Thought(text=text):
                 self._announce(worker, "THOUGHT", text, _without(message, "text"))
                 self.keeper.spread(worker, text)
+                if worker.process is not None and worker.process.recycle:
+                    self.keeper.recycle(worker)
             case Ready():
                 self.keeper.ready(worker, message)
                 self.watch.ask(self.clock())
@@ -360,6 +375,8 @@ class Supervisor:
                     self.keeper.happen(worker, Event.UNLOADED)
             if was_loaded and not self._stopping:
                 self._announce_jar("PRESSURE", f"the process that holds the model has ended ({zygote.why}); it is started again")
+                if self.verdicts.danger:
+                    return  # the next birth starts it, when there is room for it
                 try:
                     self.keeper.start_zygote(zygote)
                 except OSError:
@@ -387,6 +404,9 @@ class Supervisor:
     def _deadlines(self, now: float) -> None:
         for worker in self.keeper.workers.values():
             if worker.deadline is not None and now >= worker.deadline:
+                if worker.phase in (Phase.DEAD, Phase.BACKOFF) and (danger := self.verdicts.danger):
+                    self.keeper.hold(worker, danger)
+                    continue
                 worker.deadline = None
                 self.keeper.happen(worker, Event.DEADLINE)
 
@@ -403,7 +423,10 @@ class Supervisor:
 
     def _beat(self, now: float) -> None:
         self._next_beat = now + min(HEARTBEAT_S, self.config.watchdog.interval)
+        self.senses.tend(now)
         self.watch.beat(now)
+        self.verdicts.beat(now)
+        self.keeper.end_overdue()
         self.keeper.kernel_oom_kills = pressure.kernel_oom_kills()
         self._reports.beat()
         for worker in self.keeper.workers.values():

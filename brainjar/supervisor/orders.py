@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import signal
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 
 PAGE: Final = 2000
 """Events in one answer; `more` says from where to ask again. A long replay is so never one long lap."""
+
+BY_HAND: Final = "operator"
+"""Why a persona is paused that somebody has paused."""
 
 Answer = tuple[str, int]
 """What is said, and the caller's exit status."""
@@ -55,14 +59,14 @@ class Orders:
                 self._stop_jar()
             case "restart" if self._until_end or self._keeper.closing:
                 connection.done("the jar is stopping; nothing is started any more", exit=1)
-            case "kill" | "stop" | "restart":
+            case "kill" | "stop" | "restart" | "pause" | "resume":
                 worker = self._keeper.workers.get(request.name or "")
                 if worker is None:
                     connection.done(self._nobody(request.name), exit=2)
                 else:
                     getattr(self, f"_{request.cmd}")(connection, worker)
             case _:
-                connection.done(f"unknown command {request.cmd!r}; known are status, events, kill, stop, restart", exit=2)
+                connection.done(f"unknown command {request.cmd!r}; known are status, events, kill, stop, restart, pause, resume", exit=2)
 
     def _nobody(self, name: str | None) -> str:
         names = list(self._keeper.workers)
@@ -76,7 +80,7 @@ class Orders:
             return
         deaths, births, failed = worker.deaths, worker.births, worker.failed_starts
         was_stopping = SHOWN[worker.phase] == "stopping"
-        self._keeper.kill(worker)
+        self._keeper.end(worker, signal.SIGKILL)
 
         def killed() -> Answer | None:
             if worker.deaths > deaths and worker.last_death is not None:
@@ -128,6 +132,30 @@ class Orders:
             return None
 
         self._waiting.append((connection, restarted))
+
+    def _pause(self, connection: Connection, worker: Worker) -> None:
+        if BY_HAND in worker.paused:
+            connection.done(f"{worker.name} is paused already")
+            return
+        self._keeper.pause(worker, BY_HAND)
+
+        def paused() -> Answer | None:
+            if BY_HAND not in worker.paused:
+                return f"{worker.name} was resumed meanwhile", 1
+            if worker.name in self._keeper.gate.holders:
+                return None
+            return f"{worker.name} is paused" + ("" if worker.alive else ", and will be when it lives again"), 0
+
+        self._waiting.append((connection, paused))
+
+    def _resume(self, connection: Connection, worker: Worker) -> None:
+        if BY_HAND not in worker.paused:
+            why = f"; it is paused by the watchdog ({', '.join(worker.paused)}), which lets it go on itself" if worker.paused else ""
+            connection.done(f"{worker.name} is not paused by hand{why}", exit=1 if why else 0)
+            return
+        self._keeper.resume(worker, BY_HAND)
+        why = f", but stays paused by the watchdog ({', '.join(worker.paused)})" if worker.paused else ""
+        connection.done(f"{worker.name} may think again{why}")
 
     def settle(self) -> None:
         """Answer those whose effect has come; forget those who have left."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import resource
-import time
 from typing import Any
 
 from brainjar import __version__
@@ -12,15 +11,15 @@ from brainjar.ledger import Ledger
 from brainjar.messages import JAR, PersonaStatus, Status, SupervisorStatus
 from brainjar.supervisor.bulletin import Bulletin
 from brainjar.supervisor.keeper import Keeper
-from brainjar.supervisor.watch import Watch
-from brainjar.supervisor.worker import Worker
+from brainjar.supervisor.verdicts import Verdicts
+from brainjar.supervisor.worker import Worker, age
 
 
 class Reports:
-    def __init__(self, jar: str, keeper: Keeper, watch: Watch, bulletin: Bulletin, ledger: Ledger) -> None:
+    def __init__(self, jar: str, keeper: Keeper, verdicts: Verdicts, bulletin: Bulletin, ledger: Ledger) -> None:
         self._jar = jar
         self._keeper = keeper
-        self._watch = watch
+        self._verdicts = verdicts
         self._bulletin = bulletin
         self._ledger = ledger
         self._started = keeper.clock()
@@ -39,13 +38,15 @@ class Reports:
             ),
             personas=tuple(self._persona(worker, now) for worker in self._keeper.workers.values()),
             lease=self._keeper.gate.holders,
+            lease_limit=self._keeper.gate.limit,
+            watchdog=self._verdicts.status(),
         )
 
     def _persona(self, worker: Worker, now: float) -> PersonaStatus:
         lives = worker.alive and worker.process is not None and worker.process.ready is not None
         joined = worker.process.joined if lives and worker.process is not None else None
         cgroup = self._keeper.housing.layer(worker.persona, joined=joined)
-        return worker.status(self._keeper.gate, now, cgroup, self._watch.blind)
+        return worker.status(self._keeper.gate, now, cgroup, self._verdicts.blind)
 
     def beat(self) -> None:
         """One HEARTBEAT per persona, then the jar's own, with the newest number of each topic: a lost tail shows by it."""
@@ -61,24 +62,23 @@ class Reports:
                 "pid": worker.pid if worker.alive else None,
                 "tokens": seen.tokens,
                 "tokens_per_s": round(worker.measure_rate(seen), 1),
+                "decoded": seen.decoded,
+                "paused": list(worker.paused),
                 "private_bytes": worker.process.own.estimate if worker.process is not None and worker.alive else None,
-                "beat_age_s": _age(seen.beat_ns),
-                "decode_s": _age(seen.decode_ns),
+                "beat_age_s": age(seen.beat_ns),
+                "decode_s": age(seen.decode_ns),
             }
             self._bulletin.announce("HEARTBEAT", worker.name, life=worker.life, deaths=worker.deaths, metadata=beat)
         jar: dict[str, Any] = {
             "topics": dict(self._bulletin.topics),
             "lease": list(self._keeper.gate.holders),
             "waiting": waiting,
+            "danger": self._verdicts.danger,
             "rss_bytes": _rss(),
             "uptime_s": round(now - self._started, 1),
             "ledger_error": self._ledger.error,
         }
         self._bulletin.announce("HEARTBEAT", JAR, metadata=jar)
-
-
-def _age(then_ns: int) -> float | None:
-    return round((time.monotonic_ns() - then_ns) / 1e9, 3) if then_ns else None
 
 
 def _rss() -> int:

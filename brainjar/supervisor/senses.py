@@ -1,39 +1,54 @@
-"""The supervisor's end of `brainjar.watchdog.senses`: one question at a time, with a deadline; who does not answer is replaced."""
+"""The supervisor's end of `brainjar.watchdog.senses`: questions with a deadline. Who hangs costs only itself; a process that no
+longer answers is replaced, also where not even the kernel can end it.
+"""
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import socket
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Final
+
+import msgspec
 
 from brainjar import paths
 from brainjar.supervisor import reaper
+from brainjar.watchdog.reading import MESSAGE_BYTES, Answer, Group, Question, Task
 
 ANSWER_S: Final = 5.0
-"""A reading takes milliseconds; who takes longer hangs in the kernel, with whatever it was looking at."""
+"""A reading takes milliseconds; what takes longer hangs in the kernel, with whatever it was looking at."""
+VITAL: Final[frozenset[Group]] = frozenset({"memory", "look"})
+"""Without these the box is in danger unseen: the process is replaced at once. Others have `HUNG_S` to come back."""
+HUNG_S: Final = 60.0
 START_AGAIN_S: Final = 10.0
-MESSAGE_BYTES: Final = 64 * 1024
-
-Seen = tuple[int, int, int, int]
-"""pid, private bytes, shared memory mapped, anonymous bytes at the same moment."""
+GIVE_UP_S: Final = 2.0
+"""After SIGKILL: what a driver holds is not waited for."""
+_answer = msgspec.json.Decoder(Answer)
 
 
 class Senses:
-    """Never blocks. `sock` is what the loop polls for `answer`, `pidfd` for `ended`."""
+    """Never blocks. `sock` is what the loop polls for `answers`, `pidfd` for `ended`."""
 
-    def __init__(self) -> None:
+    def __init__(self, state_dir: Path, sensors: Sequence[str]) -> None:
+        self._task = msgspec.json.encode(Task(state_dir=str(state_dir), sensors=tuple(sensors))).decode()
         self.pid = 0
         self.pidfd = -1
         self.sock: socket.socket | None = None
         self.why = "not started yet"
         """Why nothing is read; "" while it works."""
         self._id = 0
-        self._asked_at: float | None = None
+        self._asked: dict[Group, float] = {}
         self._retry_at = 0.0
+        self._killed_at: float | None = None
+        self._abandoned: dict[int, int] = {}
+        """pid -> pidfd of those that SIGKILL did not end."""
+
+    @property
+    def pids(self) -> set[int]:
+        return {self.pid, *self._abandoned} - {0}
 
     def start(self, now: float) -> None:
         """Start it where it does not run and may be tried again."""
@@ -42,7 +57,7 @@ class Senses:
         self._retry_at = now + START_AGAIN_S
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-        argv = [sys.executable, "-m", "brainjar.watchdog.senses", "3", str(os.getpid())]
+        argv = [sys.executable, "-m", "brainjar.watchdog.senses", "3", str(os.getpid()), self._task]
         env = {key: os.environ[key] for key in ("PATH", "LD_LIBRARY_PATH") if key in os.environ} | paths.import_environment()
         try:
             self.pid, self.pidfd = reaper.spawn(argv, env, {0: null, 1: null, 2: null, 3: theirs.fileno()}, own_session=True)
@@ -54,39 +69,60 @@ class Senses:
             theirs.close()
             os.close(null)
         ours.setblocking(False)
-        self.sock, self.why, self._asked_at = ours, "", None
+        self.sock, self.why, self._killed_at = ours, "", None
+        self._asked.clear()
 
-    @property
-    def free(self) -> bool:
-        """Whether a question can be asked now."""
-        return self.sock is not None and self._asked_at is None
+    def free(self, group: Group) -> bool:
+        """Whether it can be asked now."""
+        return self.sock is not None and self._killed_at is None and group not in self._asked
 
-    def ask(self, pairs: Sequence[tuple[int, int]], now: float) -> None:
-        """Have it look at each (worker, its zygote)."""
-        if self.sock is None or not pairs:
+    def ask(self, group: Group, now: float, look: Sequence[tuple[int, int]] = ()) -> None:
+        if self.sock is None or not self.free(group):
             return
         self._id += 1
         try:
-            self.sock.send(json.dumps({"id": self._id, "look": pairs}).encode())
+            self.sock.send(msgspec.json.encode(Question(group=group, id=self._id, look=tuple(look))))
         except OSError:
             return  # its pidfd tells
-        self._asked_at = now
+        self._asked[group] = now
 
-    def answer(self) -> list[Seen]:
-        """What it has seen; who is not in it could not be looked at."""
-        assert self.sock is not None
-        try:
-            body = self.sock.recv(MESSAGE_BYTES)
-            message = json.loads(body) if body else {}
-        except (BlockingIOError, ConnectionError, ValueError):
-            return []
-        if message.get("id") != self._id:
-            return []
-        self._asked_at = None
-        return [(one[0], one[1], one[2], one[3]) for one in message["seen"] if len(one) == 4]
+    def answers(self) -> list[Answer]:
+        """All that it has said."""
+        found = []
+        while self.sock is not None:
+            try:
+                body = self.sock.recv(MESSAGE_BYTES)
+                answer = _answer.decode(body)
+            except (OSError, msgspec.DecodeError):
+                break
+            self._asked.pop(answer.group, None)
+            found.append(answer)
+        return found
 
-    def overdue(self, now: float) -> bool:
-        return self._asked_at is not None and now - self._asked_at > ANSWER_S
+    def hung(self, now: float) -> dict[Group, float]:
+        """What has been waited for too long, and how long."""
+        return {group: now - at for group, at in self._asked.items() if now - at > ANSWER_S}
+
+    def tend(self, now: float) -> None:
+        """Start, replace, give up: once a beat."""
+        self._abandoned = {pid: pidfd for pid, pidfd in self._abandoned.items() if not self._collected(pid, pidfd)}
+        if self._killed_at is not None and self.pidfd >= 0 and now - self._killed_at > GIVE_UP_S:
+            self._abandoned[self.pid] = os.dup(self.pidfd)
+            self._forget("its process hangs and cannot be ended; another is started")
+        if self._killed_at is None:
+            hung = self.hung(now)
+            if VITAL & hung.keys() or any(since > HUNG_S for since in hung.values()):
+                self.kill()
+                self._killed_at = now
+                self.why = f"its process gave no answer for {max(hung.values()):.0f} s ({', '.join(sorted(hung))}), and is replaced"
+        self.start(now)
+
+    @staticmethod
+    def _collected(pid: int, pidfd: int) -> bool:
+        if reaper.collect(pidfd, pid) is None:
+            return False
+        os.close(pidfd)
+        return True
 
     def kill(self) -> None:
         if self.pidfd >= 0:
@@ -96,13 +132,21 @@ class Senses:
         """Collect it. False: it has not ended yet."""
         if self.pidfd < 0 or reaper.collect(self.pidfd, self.pid) is None:
             return False
-        self.why = "its process has ended and is started again"
-        self.close()
+        self._forget("its process has ended and is started again")
         return True
 
-    def close(self) -> None:
+    def _forget(self, why: str) -> None:
+        self.why = why
         if self.sock is not None:
             self.sock.close()
         if self.pidfd >= 0:
             os.close(self.pidfd)
-        self.sock, self.pidfd, self.pid, self._asked_at = None, -1, 0, None
+        self.sock, self.pidfd, self.pid, self._killed_at = None, -1, 0, None
+        self._asked.clear()
+
+    def close(self) -> None:
+        self.kill()
+        self._forget("the jar is stopped")
+        for pidfd in self._abandoned.values():
+            os.close(pidfd)
+        self._abandoned.clear()

@@ -1,39 +1,43 @@
-"""The third layer of the memory cap: the supervisor's own look at what each worker owns alone, and the kill past the cap.
+"""The supervisor's own look at the memory of each worker: the third layer of the cap, the warning before it, and leaks.
 
 Cheap counters each beat, in the loop; exact ones from `senses`, as often as `watchdog.interval` says or when the cheap ones have
-moved. Judgement is `watchdog.policy`'s.
+moved. Judgement is `watchdog.private`'s and `watchdog.leak`'s.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Protocol
 
+from brainjar.config import Watchdog
 from brainjar.supervisor.senses import Senses
 from brainjar.supervisor.worker import Process, Worker
 from brainjar.units import format_size
 from brainjar.watchdog import memory
+from brainjar.watchdog.reading import Seen
+
+
+class Acts(Protocol):
+    """What follows from a look."""
+
+    def over(self, worker: Worker, text: str, readings: dict[str, Any]) -> None:
+        """It is past its cap: kill it."""
+
+    def near(self, worker: Worker, used: int, limit: int, layer: str) -> None:
+        """It is near its cap: warn it."""
+
+    def leaks(self, worker: Worker, text: str, readings: dict[str, Any]) -> None:
+        """It will be at its cap before long: recycle it when it has finished its thought."""
 
 
 class Watch:
-    def __init__(
-        self,
-        workers: dict[str, Worker],
-        interval: float,
-        is_zygote: Callable[[int], bool],
-        condemn: Callable[[Worker, str, dict[str, Any]], None],
-    ) -> None:
-        """`is_zygote`: whether a pid is that of a zygote that has not been reaped; `condemn`: kill this one, in these words."""
+    def __init__(self, workers: dict[str, Worker], config: Watchdog, senses: Senses, is_zygote: Callable[[int], bool], acts: Acts) -> None:
+        """`is_zygote`: whether a pid is that of a zygote that has not been reaped."""
         self._workers = workers
-        self._interval = interval
+        self._config = config
+        self._senses = senses
         self._is_zygote = is_zygote
-        self._condemn = condemn
-        self.senses = Senses()
-
-    @property
-    def blind(self) -> str:
-        """Why nothing is seen just now; "" while it is."""
-        return self.senses.why
+        self._acts = acts
 
     def _living(self) -> Iterator[tuple[Worker, Process]]:
         for worker in self._workers.values():
@@ -43,41 +47,43 @@ class Watch:
 
     def beat(self, now: float) -> None:
         """Once a second or so."""
-        self.senses.start(now)
-        if self.senses.overdue(now):
-            self.senses.kill()
         for worker, process in self._living():
-            anonymous = memory.anonymous(process.pid)
-            if anonymous is None:
+            found = memory.cheap(process.pid)
+            if found is None:
                 continue
-            process.own.cheap(anonymous)
+            process.own.cheap(found.anonymous)
+            self._nearness(worker, process, found.data)
             if not self._is_zygote(process.zygote) and process.own.orphaned():
                 self._over(worker, process)
         self.ask(now)
 
     def ask(self, now: float) -> None:
         """Have those looked at exactly for whom it is time."""
-        if self.senses.free:
-            pairs = [
-                (process.pid, process.zygote)
-                for _, process in self._living()
-                if self._is_zygote(process.zygote) and process.own.wants_exact(now, self._interval)
-            ]
-            self.senses.ask(pairs, now)
+        if not self._senses.free("look"):
+            return
+        pairs = [
+            (process.pid, process.zygote)
+            for _, process in self._living()
+            if self._is_zygote(process.zygote) and process.own.wants_exact(now, self._config.interval)
+        ]
+        if pairs:
+            self._senses.ask("look", now, pairs)
 
-    def answered(self, now: float) -> None:
-        """`senses` can be read."""
-        seen = {one[0]: one for one in self.senses.answer()}
+    def answered(self, seen: Iterable[Seen], now: float) -> None:
+        """`senses` has looked."""
+        by_pid = {one.pid: one for one in seen}
         over = False
         for worker, process in self._living():
             # a zygote that was reaped meanwhile may have lent its number to another process: such a reading says nothing
-            if process.pid not in seen or not self._is_zygote(process.zygote):
+            if process.pid not in by_pid or not self._is_zygote(process.zygote):
                 continue
-            _, private, _, anonymous = seen[process.pid]
-            if process.own.exact(private, anonymous, now):
+            one = by_pid[process.pid]
+            process.growth.add(now, one.private)
+            if process.own.exact(one.private, one.anonymous, now):
                 self._over(worker, process)
             else:
-                over = over or private > process.own.cap
+                over = over or one.private > process.own.cap
+                self._leaks(worker, process)
         if over:
             self.ask(now)
 
@@ -85,8 +91,28 @@ class Watch:
         own = process.own
         estimate = own.estimate or 0
         text = f"{worker.name} owns {format_size(estimate)}, past its cap of {format_size(own.cap)}, and is killed for it"
-        self._condemn(worker, text, {"action": "kill", "layer": "watch", "private_bytes": estimate, "cap_bytes": own.cap})
+        self._acts.over(worker, text, {"layer": "watch", "private_bytes": estimate, "cap_bytes": own.cap})
 
-    def close(self) -> None:
-        self.senses.kill()
-        self.senses.close()
+    def _nearness(self, worker: Worker, process: Process, data: int) -> None:
+        ready = process.ready
+        assert ready is not None
+        layers = [("watch", process.own.estimate or 0, process.own.cap)]
+        if ready.rlimit_bytes > ready.baseline_bytes:
+            layers.append(("rlimit", max(0, data - ready.baseline_bytes), ready.rlimit_bytes - ready.baseline_bytes))
+        layer, used, limit = max(layers, key=lambda one: one[1] / one[2])
+        if process.nearness.crossed(used, limit):
+            self._acts.near(worker, used, limit, layer)
+
+    def _leaks(self, worker: Worker, process: Process) -> None:
+        """Where the window is meant to grow until the cap ends it, growth is no leak."""
+        left = process.growth.reaches(process.own.cap)
+        if process.recycle or left is None or left >= self._config.leak_horizon or worker.persona.growth == "context":
+            return
+        process.recycle = True
+        per_minute = int((process.growth.per_s or 0) * 60)
+        text = (
+            f"{worker.name} grows by {format_size(per_minute)} a minute and would be at its cap in {left:.0f} s:"
+            " it is recycled when it has finished its thought"
+        )
+        readings = {"private_bytes": process.own.estimate, "cap_bytes": process.own.cap, "bytes_per_minute": per_minute, "cap_in_s": left}
+        self._acts.leaks(worker, text, readings)

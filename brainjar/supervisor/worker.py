@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import os
 import socket
+import time
 from collections import deque
 from pathlib import Path
 from typing import Final
@@ -17,14 +18,16 @@ import zmq
 
 from brainjar import vitals as vital
 from brainjar.bus import Channel
-from brainjar.config import Persona
+from brainjar.config import Persona, Watchdog
 from brainjar.isolation import rlimits
 from brainjar.ledger import Record
 from brainjar.messages import SHORT_WORDS, Birth, LastDeath, Layer, Memory, PersonaStatus, Ready, State, encode
 from brainjar.supervisor import logs, reaper
 from brainjar.supervisor.gate import Gate
 from brainjar.supervisor.lifecycle import SHOWN, Phase
-from brainjar.watchdog.policy import PrivateMemory
+from brainjar.watchdog.leak import Growth
+from brainjar.watchdog.private import Nearness, PrivateMemory
+from brainjar.watchdog.stall import Stall
 
 HELLO_BYTES: Final = 4096
 VOICE_BYTES_PER_S: Final = 128 * 1024
@@ -45,6 +48,7 @@ class Process:
         *,
         owner: tuple[int, int],
         cap: int,
+        watchdog: Watchdog,
     ) -> None:
         self.gate, self.theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.gate.setblocking(False)
@@ -57,6 +61,15 @@ class Process:
         self.zygote = 0
         """The process that it was forked from, while that lives."""
         self.own = PrivateMemory(cap)
+        self.nearness = Nearness()
+        self.growth = Growth(watchdog.leak_window)
+        self.stall = Stall(watchdog.stall)
+        self.recycle = False
+        """It is to end when it has finished its thought."""
+        self.ends_by: float | None = None
+        """Monotonic; it was asked to end, and is killed then."""
+        self.condemned = False
+        """A dry run has said what it would do."""
         self.joined = False
         """The kernel has said that it is in its cgroup."""
         self.started = started
@@ -69,9 +82,14 @@ class Process:
         self.heard = 0
         """Messages taken from its voice."""
         self.malformed = 0
-        self.turn = 0
+        self.request = 0
+        """Its newest one for the lease; 0: none yet."""
+        self.gave_back = True
+        """It has answered since a lease was taken back."""
         self.cpus: tuple[int, ...] = ()
         self.intent: str | None = None
+        self.verdict: str | None = None
+        """What led to that."""
         self.wait: reaper.Wait | None = None
         self.words = ""
         """What killed a birth that never was: the supervisor's own reason."""
@@ -134,6 +152,12 @@ def _room(name: str, size: int) -> int:
     return fd
 
 
+def age(then_ns: int) -> float | None:
+    """Seconds since a moment that a worker has written; None where it has written none, or one that cannot be."""
+    since = (time.monotonic_ns() - then_ns) / 1e9
+    return round(since, 3) if then_ns and since >= 0 else None
+
+
 def _pid_of(pidfd: int) -> int:
     """The kernel's word on whose pidfd this is; 0 if it is none or that process is reaped."""
     try:
@@ -169,6 +193,8 @@ class Worker:
         self.died_at = 0.0
         self.start_after_stop = False
         self.stop_when_buried = False
+        self.paused: list[str] = []
+        """Why it may not think; it lasts over deaths."""
         self.process: Process | None = None
         self.snapshots = (_room(f"brainjar-a-{self.name}", snapshot_room), _room(f"brainjar-b-{self.name}", snapshot_room))
         self.rate = 0.0
@@ -237,7 +263,9 @@ class Worker:
         )
 
     def shown(self, gate: Gate) -> State:
-        return "thinking" if self.phase is Phase.READY and self.name in gate.holders else SHOWN[self.phase]
+        if self.phase is not Phase.READY:
+            return SHOWN[self.phase]
+        return "thinking" if self.name in gate.holders else "paused" if self.paused else "ready"
 
     def status(self, gate: Gate, now: float, cgroup: Layer, blind: str) -> PersonaStatus:
         """`cgroup`, `blind`: as for `memory`."""
@@ -268,12 +296,21 @@ class Worker:
             sees=self.persona.sees,
             waiting_s=None if waiting is None else round(now - waiting, 3),
             thought=seen.words[-SHORT_WORDS:] if self.alive else "",
+            paused=tuple(self.paused),
+            priority=self.persona.priority,
+            expendable=self.persona.expendable,
+            beat_age_s=age(seen.beat_ns) if self.alive else None,
+            decode_s=age(seen.decode_ns) if self.alive else None,
+            growth_bytes_s=None if process is None or process.growth.per_s is None else round(process.growth.per_s, 1),
+            cap_in_s=None if process is None or (left := process.growth.reaches(self.persona.memory)) is None else round(left, 1),
         )
 
-    def remember(self, last: LastDeath) -> None:
+    def remember(self, last: LastDeath, *, planned: bool) -> None:
+        """`planned`: no reason to wait longer before the next life."""
         self.deaths += 1
         self.last_death = last
-        self.recent.append(self.died_at)
+        if not planned:
+            self.recent.append(self.died_at)
         self.rises = True
 
     def close(self) -> None:

@@ -20,15 +20,21 @@ class Exact(NamedTuple):
     """Its share of memfds and other shared memory that it maps."""
 
 
-def anonymous(pid: int) -> int | None:
-    """Resident anonymous bytes, pages shared with a zygote included: it grows by what the process touches first. None: it is gone.
+class Cheap(NamedTuple):
+    """From statm: 20 µs. Bytes."""
 
-    20 µs. statm(5): resident minus what belongs to files and shared memory.
-    """
+    anonymous: int
+    """Resident minus what belongs to files and shared memory; pages shared with a zygote included: it grows by what is touched first."""
+    data: int
+    """Private writable address space and stack: what RLIMIT_DATA counts, and the stack."""
+
+
+def cheap(pid: int) -> Cheap | None:
+    """None: it is gone."""
     try:
         with open(f"/proc/{pid}/statm", "rb") as f:
             fields = f.read().split()
-        return max(0, int(fields[1]) - int(fields[2])) * _PAGE
+        return Cheap(max(0, int(fields[1]) - int(fields[2])) * _PAGE, int(fields[5]) * _PAGE)
     except (OSError, ValueError, IndexError):
         return None
 

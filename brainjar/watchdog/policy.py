@@ -1,70 +1,343 @@
-"""What a worker owns alone, followed over its life, and when that is past its cap. Pure: readings and times in, verdicts out.
+"""Readings in, verdicts out: when the box is in danger, who goes, and how far. Pure; knows no process and no clock.
 
-The cheap reading (`anonymous`) counts inherited pages from birth on, so only its growth means something; it misses pages
-that are copied on write. The exact one counts everything, as long as the zygote lives that the rest is shared with. The
-estimate is the last exact one and what the cheap one has grown since.
+Every sense that has a mark goes through levels, with hysteresis: CALM, WARN (near its mark), PAST (its mark), OVER (no time
+left). Past a mark the ladder is climbed one step at a time, and only on a second reading in a row that is past it:
 
-Nobody is killed on one reading: the one that is past the cap is read again at once, and the second one counts.
+    pause one persona  →  it is still past the mark after GRACE: TERM  →  it is still there, and past the mark: KILL
+
+OVER skips the pause. Heat pauses one after the other, and takes a life only when nobody is left to pause. Who goes first: the
+most expendable, then who owns most (on a GPU: of that device; nobody goes who has nothing there). While a victim ends, and
+for a cool-down after its end, nobody else is judged; nobody is born while any mark is passed. A sense that falls silent is no
+reason for anything: after a while it counts as calm. docs/watchdog.md tells the whole of it.
 """
 
 from __future__ import annotations
 
-from typing import Final
+import enum
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final, Literal
 
-NEAR: Final = 16
-"""An exact reading is worth its milliseconds when the estimate has moved by 1/16 of the cap."""
-LOOK_AGAIN_S: Final = 1.0
-"""At least this between two exact readings that nothing but such a move asks for."""
+import msgspec
+
+from brainjar.config import Watchdog
+from brainjar.units import format_size
+from brainjar.watchdog.reading import Reading, Sense
+
+STALE_S: Final = 30.0
+"""A sense that has had no value for so long counts as calm."""
+TERM_S: Final = 2.0
+"""From TERM to KILL (the seed's)."""
+POINTS: Final = 5.0
+"""Below a mark by so many percent, or degrees, it is no longer passed."""
+NEAR: Final = 10.0
+"""Below a mark by so much it is near."""
+
+Key = tuple[Sense, str]
+Step = Literal["warn", "past", "calm", "pause", "resume", "term", "kill", "spare"]
+UNITS: Final[dict[Sense, str]] = {"heat": "°C"}
+NAMES: Final[dict[Sense, str]] = {
+    "host-memory": "memory in use",
+    "swap": "swap in use",
+    "pressure": "time that all waited for memory",
+    "gpu-memory": "GPU memory in use",
+    "gpu-load": "GPU busy",
+    "heat": "temperature",
+    "disk": "disk in use",
+}
 
 
-class PrivateMemory:
-    """Of one process. Bytes; times are monotonic seconds."""
+class Level(enum.IntEnum):
+    CALM = 0
+    WARN = 1
+    PAST = 2
+    OVER = 3
 
-    def __init__(self, cap: int) -> None:
-        self.cap = cap
-        self.peak = 0
-        self._exact: int | None = None
-        self._anonymous_then = 0
-        self._anonymous_now: int | None = None
-        self._looked_at: float | None = None
-        self._over = 0
-        self.looked = False
-        """An exact reading has come at least once."""
+
+class Mark(msgspec.Struct, frozen=True):
+    """Where the levels of one sense begin."""
+
+    low: float
+    """PAST is left below this."""
+    warn: float
+    past: float
+    over: float | None = None
+
+    def level(self, value: float, before: Level) -> Level:
+        if self.over is not None and value >= self.over:
+            return Level.OVER
+        if value >= self.past or (before >= Level.PAST and value >= self.low):
+            return Level.PAST
+        if value >= self.warn or (before >= Level.WARN and value >= self.warn - POINTS):
+            return Level.WARN
+        return Level.CALM
+
+
+def marks(config: Watchdog) -> dict[Sense, Mark]:
+    """Of every sense that has one."""
+
+    def percent(past: float) -> Mark:
+        return Mark(low=past - POINTS, warn=past - NEAR, past=past, over=(past + 100) / 2)
+
+    return {
+        "host-memory": percent(config.host_memory),
+        "gpu-memory": percent(config.gpu_memory),
+        "pressure": Mark(low=config.pressure / 2, warn=config.pressure / 2, past=config.pressure),
+        "heat": Mark(low=config.temperature_resume, warn=config.temperature - NEAR, past=config.temperature),
+        "disk": Mark(low=config.disk - POINTS, warn=config.disk, past=config.disk),
+    }
+
+
+class Candidate(msgspec.Struct, frozen=True, kw_only=True):
+    """A living worker, as far as a verdict may depend on it."""
+
+    name: str
+    pid: int
+    expendable: int
+    private_bytes: int = 0
+    paused: bool = False
+    """By whomever."""
+    ending: bool = False
+    """It has been told to end, for whatever reason."""
+
+
+class Verdict(msgspec.Struct, frozen=True, kw_only=True):
+    step: Step
+    sense: Sense
+    where: str
+    text: str
+    readings: tuple[Reading, ...]
+    """Those that led to it, the newest of its sense first."""
+    mark: float
+    persona: str | None = None
+
+
+class _Watched:
+    """One sense at one place."""
+
+    def __init__(self, mark: Mark) -> None:
+        self.mark = mark
+        self.level = Level.CALM
+        self.reading: Reading | None = None
+        """The newest that had a value."""
+        self.seen_at = 0.0
+        self.in_a_row = 0
+        """Readings past the mark, up to the newest."""
+
+    def take(self, reading: Reading, now: float) -> Level:
+        """Return the level before."""
+        before = self.level
+        if reading.value is None:
+            self.in_a_row = 0
+            return before
+        self.reading, self.seen_at = reading, now
+        self.level = self.mark.level(reading.value, before)
+        self.in_a_row = self.in_a_row + 1 if reading.value >= self.mark.past else 0
+        return before
+
+
+class _Victim(msgspec.Struct):
+    name: str
+    pid: int
+    key: Key
+    step: Literal["term", "kill"]
+    since: float
+
+
+class Policy:
+    """Times are monotonic seconds."""
+
+    def __init__(self, config: Watchdog) -> None:
+        self._config = config
+        self._marks = marks(config)
+        self._watched: dict[Key, _Watched] = {}
+        self._paused: dict[str, tuple[Key, float]] = {}
+        """Whom we have paused, for what and when; in that order."""
+        self._resumed_at = float("-inf")
+        self._victim: _Victim | None = None
+        self._cool_until = float("-inf")
+        self._alone: set[Key] = set()
+        """For what it was said that nobody of ours can help."""
+        self._newest: dict[Key, Reading] = {}
+        self.unconfirmed: frozenset[Sense] = frozenset()
+        """What has one reading past its mark: the next one should come at once."""
+
+    # ── what follows from the levels ──
 
     @property
-    def estimate(self) -> int | None:
-        """None before the first exact reading."""
-        if self._exact is None or self._anonymous_now is None:
-            return self._exact
-        return max(0, self._exact + self._anonymous_now - self._anonymous_then)
+    def levels(self) -> dict[Key, Level]:
+        return {key: watched.level for key, watched in self._watched.items()}
 
-    def cheap(self, anonymous: int) -> None:
-        self._anonymous_now = anonymous
-        self.peak = max(self.peak, self.estimate or 0)
+    @property
+    def newest(self) -> tuple[Reading, ...]:
+        """Of each sense at each place, with or without a value."""
+        return tuple(self._newest.values())
 
-    def wants_exact(self, now: float, interval: float) -> bool:
-        """Whether the exact reader should look."""
-        if self._looked_at is None or self._over:
-            return True
-        since = now - self._looked_at
-        if since >= interval:
-            return True
-        estimate = self.estimate
-        moved = abs((estimate or 0) - (self._exact or 0)) >= self.cap // NEAR or (estimate or 0) > self.cap
-        return moved and since >= LOOK_AGAIN_S
+    @property
+    def danger(self) -> str:
+        """Which mark is passed, in words; "" while none is. Meanwhile one thinks at a time, and nobody is born."""
+        for key, watched in self._watched.items():
+            if watched.level >= Level.PAST and key[0] != "disk":
+                return f"{self._in_words(watched)}, and that must fall below {_amount(key[0], watched.mark.low)}"
+        return ""
 
-    def exact(self, private: int, anonymous: int, now: float) -> bool:
-        """Take an exact reading of a worker whose zygote has its memory still. Return whether it is past its cap, twice in a row."""
-        self._exact, self._anonymous_then, self._anonymous_now = private, anonymous, anonymous
-        self._looked_at, self.looked = now, True
-        self.peak = max(self.peak, private)
-        return self._judge(private)
+    @property
+    def cooling_until(self) -> float:
+        return self._cool_until
 
-    def orphaned(self) -> bool:
-        """Its zygote is gone, so that no exact reading can be had: judge by the estimate. As `exact` returns."""
-        estimate = self.estimate
-        return estimate is not None and self._judge(estimate)
+    # ── judging ──
 
-    def _judge(self, private: int) -> bool:
-        self._over = self._over + 1 if private > self.cap else 0
-        return self._over >= 2
+    def judge(self, now: float, readings: Sequence[Reading], personas: Sequence[Candidate]) -> list[Verdict]:
+        """Of the readings that have just come, all of them taken after the last call. At most one of the verdicts is on a life."""
+        found: list[Verdict] = []
+        fresh: list[Key] = []
+        for reading in readings:
+            self._newest[reading.key] = reading
+            mark = self._marks.get(reading.sense)
+            if mark is None:
+                continue
+            watched = self._watched.setdefault(reading.key, _Watched(mark))
+            before = watched.take(reading, now)
+            if reading.value is not None:
+                fresh.append(reading.key)
+            found += self._changed(reading.key, watched, before)
+        for key, watched in self._watched.items():
+            if watched.level > Level.CALM and now - watched.seen_at > STALE_S:
+                found.append(self._verdict("calm", key, f"{NAMES[key[0]]} ({key[1]}) can no longer be read, and counts as calm"))
+                watched.level, watched.in_a_row = Level.CALM, 0
+        acted = self._act(now, [key for key in fresh if self._watched[key].in_a_row >= 2], personas)
+        if acted is not None:
+            found.append(acted)
+        self.unconfirmed = frozenset(key[0] for key, watched in self._watched.items() if watched.in_a_row == 1 and key[0] != "disk")
+        return found
+
+    def _changed(self, key: Key, watched: _Watched, before: Level) -> Iterable[Verdict]:
+        if watched.level >= Level.PAST > before:
+            yield self._verdict("past", key, f"{self._in_words(watched)}, past the mark of {_amount(key[0], watched.mark.past)}")
+        elif watched.level is Level.WARN and before is Level.CALM:
+            yield self._verdict("warn", key, f"{self._in_words(watched)}, near the mark of {_amount(key[0], watched.mark.past)}")
+        elif watched.level is Level.CALM and before > Level.CALM:
+            self._alone.discard(key)
+            yield self._verdict("calm", key, f"{self._in_words(watched)} again")
+
+    def _act(self, now: float, past: Sequence[Key], personas: Sequence[Candidate]) -> Verdict | None:
+        """`past`: what has now been read past its mark twice in a row."""
+        if self._victim is not None:
+            found = self._go_on(now, self._victim, past, personas)
+            if found is not None or self._victim is not None:
+                return found
+        if now < self._cool_until:
+            return None
+        for key in sorted(past, key=lambda one: -self._watched[one].level):
+            found = self._climb(now, key, personas)
+            if found is not None:
+                return found
+        return self._resume(now) if not self.danger else None
+
+    def _go_on(self, now: float, victim: _Victim, past: Sequence[Key], personas: Sequence[Candidate]) -> Verdict | None:
+        """With a victim that was told to end."""
+        since = now - victim.since
+        if all(one.pid != victim.pid for one in personas):
+            self._victim, self._cool_until = None, now + self._config.cooldown
+        elif victim.step == "kill":
+            if since >= self._config.cooldown:
+                self._victim = None  # not even the kernel can end it now: others must be looked at again
+        elif since >= TERM_S:
+            if victim.key in past:
+                victim.step, victim.since = "kill", now
+                text = f"{victim.name} is still there {since:.1f} s after TERM, and is killed"
+                return self._verdict("kill", victim.key, text, victim.name)
+            if self._watched[victim.key].level < Level.PAST:
+                self._victim, self._cool_until = None, now + self._config.cooldown
+                return self._verdict("spare", victim.key, f"{victim.name} is spared: it is no longer past the mark", victim.name)
+        return None
+
+    def _climb(self, now: float, key: Key, personas: Sequence[Candidate]) -> Verdict | None:
+        """The next step for one sense that is past its mark."""
+        sense, watched = key[0], self._watched[key]
+        if sense == "disk":
+            return None  # nobody's death makes room on a disk
+        order = self._order(key, personas)
+        if not order:
+            if key in self._alone or any(one.ending for one in personas):
+                return None
+            self._alone.add(key)
+            return self._verdict("warn", key, f"{self._in_words(watched)}: no persona that could be paused or ended has part in it")
+        unpaused = [one for one in order if not one.paused and one.name not in self._paused]
+        if sense == "heat":
+            since = min((now - at for other, at in self._paused.values() if other[0] == "heat"), default=float("inf"))
+            if unpaused:
+                if since < self._config.interval:
+                    return None
+                return self._pause(now, key, unpaused[0])
+            if since < self._config.cooldown:
+                return None
+            return self._end(now, key, "term", order[0], "all are paused, and it is still past the mark")
+        first = order[0]
+        if watched.level is Level.OVER and not self._swap_helps(key):
+            return self._end(now, key, "kill", first, "there is no time left for a pause")
+        if first in unpaused:
+            return self._pause(now, key, first)
+        paused_at = self._paused[first.name][1] if first.name in self._paused else float("-inf")
+        if now - paused_at < self._config.interval or self._swap_helps(key):
+            return None
+        return self._end(now, key, "term", first, "it is paused, and that did not help")
+
+    def _order(self, key: Key, personas: Sequence[Candidate]) -> list[Candidate]:
+        """Who may have to go, first first."""
+        owned: Callable[[Candidate], int] = lambda one: one.private_bytes  # noqa: E731
+        living = [one for one in personas if not one.ending]
+        if key[0] == "gpu-memory":
+            reading = self._watched[key].reading
+            by = reading.by if reading is not None else {}
+            owned = lambda one: by.get(one.pid, 0)  # noqa: E731
+            living = [one for one in living if owned(one) > 0]
+        return sorted(living, key=lambda one: (-one.expendable, -owned(one), one.name))
+
+    def _swap_helps(self, key: Key) -> bool:
+        """Memory of the host is short, and there is room in its swap: when that is too slow, `pressure` says so."""
+        swap = self._newest.get(("swap", "host"))
+        return key == ("host-memory", "host") and swap is not None and swap.value is not None and swap.value < self._config.host_memory
+
+    # ── the steps ──
+
+    def _pause(self, now: float, key: Key, one: Candidate) -> Verdict:
+        self._paused[one.name] = (key, now)
+        watched = self._watched[key]
+        text = f"{one.name} is paused: {self._in_words(watched)}, past the mark of {_amount(key[0], watched.mark.past)}"
+        return self._verdict("pause", key, text, one.name)
+
+    def _end(self, now: float, key: Key, step: Literal["term", "kill"], one: Candidate, why: str) -> Verdict:
+        self._victim = _Victim(one.name, one.pid, key, step, now)
+        watched = self._watched[key]
+        how = "told to end" if step == "term" else "killed"
+        text = f"{one.name} is {how}: {self._in_words(watched)}, past the mark of {_amount(key[0], watched.mark.past)}; {why}"
+        return self._verdict(step, key, text, one.name)
+
+    def _resume(self, now: float) -> Verdict | None:
+        """Nothing is past its mark: let the last one who was paused go on, then the one before, not all at once."""
+        if not self._paused or now - self._resumed_at < min(self._config.interval, self._config.cooldown):
+            return None
+        self._resumed_at = now
+        name, (key, _) = self._paused.popitem()
+        watched = self._watched[key]
+        return self._verdict("resume", key, f"{name} may think again: {self._in_words(watched)}", name)
+
+    def _verdict(self, step: Step, key: Key, text: str, persona: str | None = None) -> Verdict:
+        watched = self._watched[key]
+        first = (watched.reading,) if watched.reading is not None else ()
+        others = tuple(reading for other, reading in self._newest.items() if other != key and reading.value is not None)
+        return Verdict(
+            step=step, sense=key[0], where=key[1], text=text, readings=(*first, *others), mark=watched.mark.past, persona=persona
+        )
+
+    def _in_words(self, watched: _Watched) -> str:
+        reading = watched.reading
+        assert reading is not None and reading.value is not None
+        text = f"{NAMES[reading.sense]} ({reading.where}) {_amount(reading.sense, reading.value)}"
+        if reading.used_bytes is not None and reading.total_bytes:
+            text += f", {format_size(reading.used_bytes)} of {format_size(reading.total_bytes)}"
+        return text
+
+
+def _amount(sense: Sense, value: float) -> str:
+    return f"{value:.1f} {UNITS.get(sense, '%')}"

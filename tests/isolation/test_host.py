@@ -8,12 +8,11 @@ import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, Final, get_args
 
 import pytest
 
-from brainjar.isolation import cgroups, findings, host, namespaces, rlimits, sensors, users
+from brainjar.isolation import cgroups, findings, host, namespaces, rlimits, users
 from brainjar.isolation.cgroups import Found
 from brainjar.isolation.findings import Finding, State
 
@@ -60,7 +59,7 @@ def test_every_row_is_there_once_and_whatever_is_missing_has_a_consequence() -> 
     names = [finding.name for finding in findings]
     assert len(set(names)) == len(names)
     wanted = """kernel,architecture,page size,CPUs allowed,physical cores,memory,swap,overcommit_memory,transparent huge pages,rlimit,
-        cgroup,watch,version,controllers,delegation,limit around the jar,PSI,Jetson GPU load,Landlock,seccomp,user namespace,net namespace,
+        cgroup,watch,version,controllers,delegation,limit around the jar,Landlock,seccomp,user namespace,net namespace,
         pid namespace,mnt namespace,uids for personas,CapEff,yama ptrace_scope,RLIMIT_MEMLOCK,RLIMIT_NOFILE"""
     assert {name.strip() for name in wanted.split(",")} <= set(names)
 
@@ -256,108 +255,6 @@ def test_a_limit_around_the_jar_that_comes_before_the_caps_is_told(tmp_path: Pat
     proc = tree(tmp_path, V2, "0::/a\n", {"a/memory.max": "1048576"})
     assert host.cgroup_limit(proc, caps=1 << 20).state == "yes"
     assert host.cgroup_limit(proc, caps=(1 << 20) + 1).state == "partly"
-
-
-# ── senses ──
-
-
-def test_psi_missing_shut_off_and_there(tmp_path: Path) -> None:
-    assert (sensors.pressure(tmp_path).state, sensors.pressure(tmp_path).value) == ("no", "n/a")
-    assert "psi=1" in sensors.pressure(tmp_path).how
-    line = "some avg10=1.25 avg60=0.00 avg300=0.00 total=1\n"
-    put(tmp_path, {"pressure/memory": line + line.replace("some", "full"), "pressure/cpu": line, "pressure/io": ""})
-    assert sensors.pressure(tmp_path).state == "partly"
-    put(tmp_path, {"pressure/io": line})
-    assert (sensors.pressure(tmp_path).state, sensors.pressure(tmp_path).value) == ("yes", "memory some 1.25 %, full 1.25 %")
-
-
-def zones(tmp_path: Path, temps: dict[str, str | None]) -> dict[str, Finding]:
-    for n, (kind, temp) in enumerate(temps.items()):
-        put(tmp_path, {f"class/thermal/thermal_zone{n}/type": kind + "\n"})
-        if temp is None:
-            (tmp_path / f"class/thermal/thermal_zone{n}/temp").mkdir()  # reading it fails, as an offline sensor's file does
-        else:
-            put(tmp_path, {f"class/thermal/thermal_zone{n}/temp": temp})
-    return {finding.name.removeprefix("thermal "): finding for finding in sensors.thermal(tmp_path)}
-
-
-def test_a_thermal_zone_that_is_off_has_no_temperature(tmp_path: Path) -> None:
-    off = {"gpu-thermal": None, "cv0": "-256\n", "cv1": "-256000\n", "cv2": "-40000\n", "soc0": "", "soc1": "nan\n", "max": "2147483647\n"}
-    found = zones(tmp_path, {"cpu-thermal": "45500\n", **off})
-    assert (found["cpu-thermal"].state, found["cpu-thermal"].value) == ("yes", "45.5 °C")
-    for name in off:
-        assert (found[name].state, found[name].value) == ("n/a", "n/a"), found[name]
-        assert found[name].consequence
-
-
-def test_no_thermal_zone_is_na(tmp_path: Path) -> None:
-    (found,) = sensors.thermal(tmp_path)
-    assert (found.name, found.state, found.value) == ("thermal zones", "n/a", "n/a")
-
-
-class Refused(Exception):
-    pass
-
-
-def nvml(**answers: Any) -> Any:
-    """A stand-in for pynvml: one GPU, which refuses what is not in `answers`."""
-
-    def answer(name: str) -> Callable[..., Any]:
-        def ask(*_: object) -> Any:
-            if name not in answers:
-                raise Refused("Not Supported")
-            return answers[name]
-
-        return ask
-
-    calls = ["Init", "DeviceGetCount", "DeviceGetHandleByIndex", "DeviceGetName", "DeviceGetMemoryInfo", "DeviceGetTemperature"]
-    return SimpleNamespace(NVMLError=Refused, NVML_TEMPERATURE_GPU=0, **{f"nvml{call}": answer(f"nvml{call}") for call in calls})
-
-
-ONE: Final = {"nvmlInit": None, "nvmlDeviceGetCount": 1, "nvmlDeviceGetHandleByIndex": 0}
-
-
-def test_without_a_driver_there_is_no_gpu() -> None:
-    (found,) = sensors.nvml(nvml())
-    assert (found.name, found.state, found.value) == ("NVML", "n/a", "n/a")
-    assert "Not Supported" in found.consequence
-
-
-def test_a_whole_gpu() -> None:
-    memory = SimpleNamespace(total=80 << 30, used=1 << 30)
-    (found,) = sensors.nvml(nvml(**ONE, nvmlDeviceGetName=b"NVIDIA H100", nvmlDeviceGetMemoryInfo=memory, nvmlDeviceGetTemperature=31))
-    assert (found.name, found.state, found.value) == ("GPU 0", "yes", "NVIDIA H100, 1 GiB of 80 GiB, 31 °C")
-
-
-@pytest.mark.parametrize(
-    "answers",
-    [
-        {},
-        {"nvmlDeviceGetMemoryInfo": SimpleNamespace(total=0, used=0), "nvmlDeviceGetTemperature": 0},
-        {"nvmlDeviceGetTemperature": 4294967295},
-    ],
-    ids=["not supported", "zeros", "garbage"],
-)
-def test_on_a_jetson_nvml_gives_a_name_and_nothing_is_made_of_the_rest(answers: dict[str, Any]) -> None:
-    (found,) = sensors.nvml(nvml(**ONE, nvmlDeviceGetName="Orin (nvgpu)", **answers))
-    assert (found.state, found.value) == ("n/a", "Orin (nvgpu), memory n/a, temperature n/a")
-    assert "memory: " in found.consequence
-    assert "temperature: " in found.consequence
-
-
-def test_a_driver_that_hangs_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sensors, "nvml", lambda: time.sleep(60))
-    (found,) = sensors.nvidia(patience_s=0.2)
-    assert (found.state, found.value) == ("no", "n/a")
-
-
-def test_the_load_of_a_jetson(tmp_path: Path) -> None:
-    there = put(tmp_path / "a", {"devices/platform/bus@0/17000000.gpu/load": "415\n"})
-    assert sensors.jetson(there, tmp_path, tmp_path).value.startswith("41.5 %")
-    assert sensors.jetson(tmp_path, tmp_path, tmp_path).state == "n/a"
-    odd = put(tmp_path / "b", {"devices/gpu.0/load": "9999\n", "device-tree/model": "NVIDIA Jetson AGX Orin Developer Kit\0"})
-    found = sensors.jetson(odd, odd, tmp_path)
-    assert (found.state, found.value) == ("no", "n/a")
 
 
 # ── walls and limits ──

@@ -40,9 +40,9 @@ class Hostile(Life):
             self._listen(5)
         self._wait_for_lease()
         if "told" in words[2:]:
-            self.say(messages.Yield(turn=self.turn))
+            self.say(messages.Yield(request=self.request))
         found = ATTACKS[words[1]](self)
-        self.say(messages.Yield(turn=self.turn))
+        self.say(messages.Yield(request=self.request))
         self.say(Thought(line=0, turn=self.turn, tokens=0, seconds=0.0, text=json.dumps(found)), wait_ms=SAY_WAIT_MS)
         while True:
             self._listen(1000)
@@ -236,7 +236,7 @@ def network(life: Life) -> dict[str, str]:
 
 
 def flood(life: Life) -> dict[str, str]:
-    life.say(messages.Yield(turn=life.turn))
+    life.say(messages.Yield(request=life.request))
     while True:
         life.bus.say(messages.encode(messages.Token(n=1, turn=1, text="x" * 60_000)))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from brainjar.watchdog.policy import LOOK_AGAIN_S, PrivateMemory
+from brainjar.watchdog.private import LOOK_AGAIN_S, PrivateMemory
 
 MIB = 1 << 20
 CAP = 100 * MIB

@@ -1,0 +1,229 @@
+"""The watchdog at work: asks the senses when it is time, has `watchdog.policy` and `watchdog.stall` judge, carries out what they
+say. Every step goes to the bus and into the ledger, with the readings that led to it, before it is taken.
+
+With `dry_run` everything is sensed, judged and said, and nothing is done.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterable
+from typing import Any, Final
+
+import msgspec
+
+from brainjar.config import Watchdog
+from brainjar.messages import JAR, WATCH_INTENT, Near, SenseStatus, Type, WatchdogStatus
+from brainjar.supervisor.bulletin import Bulletin
+from brainjar.supervisor.keeper import Keeper
+from brainjar.supervisor.lifecycle import Phase
+from brainjar.supervisor.orders import BY_HAND
+from brainjar.supervisor.senses import Senses
+from brainjar.supervisor.worker import Process, Worker
+from brainjar.units import format_size
+from brainjar.watchdog import sampling, stall
+from brainjar.watchdog.policy import Candidate, Level, Policy, Verdict, marks
+from brainjar.watchdog.reading import Answer, Group, Reading
+
+STALLED: Final = "stalled"
+GROUPS: Final[tuple[Group, ...]] = ("memory", "gpu", "heat", "disk")
+_SIGNALS: Final = {"term": signal.SIGTERM, "abort": signal.SIGABRT, "kill": signal.SIGKILL}
+_STALL_STEPS: Final[dict[stall.Step, str]] = {
+    "revoke": "its lease is taken back, and its decode ended",
+    "term": "it is told to end",
+    "abort": "it is aborted, and says where it hangs",
+    "kill": "it is killed",
+}
+NVML_FIRST_S: Final = 2.0
+"""After the start: the first look at a driver must not slow the first birth."""
+
+
+class Verdicts:
+    def __init__(self, config: Watchdog, keeper: Keeper, bulletin: Bulletin, senses: Senses, *, dry_run: bool) -> None:
+        self._config = config
+        self._keeper = keeper
+        self._bulletin = bulletin
+        self._senses = senses
+        self.dry_run = dry_run
+        self.policy = Policy(config)
+        self._marks = marks(config)
+        self._due: dict[Group, float] = dict.fromkeys(GROUPS, 0.0)
+        self._due["gpu"] = self._due["heat"] = keeper.clock() + NVML_FIRST_S
+
+    # ── sensing ──
+
+    @property
+    def danger(self) -> str:
+        """Why nobody is born just now; "" while births are free."""
+        return "" if self.dry_run else self.policy.danger
+
+    @property
+    def blind(self) -> str:
+        """Why no worker is killed for what the watch sees of its memory; "" while it is."""
+        return "a dry run: it says what it would do" if self.dry_run else self._senses.why
+
+    def next_at(self) -> float:
+        """When the next question is due; monotonic."""
+        return min((at for group, at in self._due.items() if self._senses.free(group)), default=float("inf"))
+
+    def ask(self, now: float) -> None:
+        for group, at in self._due.items():
+            if now >= at and self._senses.free(group):
+                self._senses.ask(group, now)
+                self._due[group] = now + self._config.interval  # until its answer says better
+
+    def beat(self, now: float) -> None:
+        """Once a second or so: what hangs has no value."""
+        for group, since in self._senses.hung(now).items():
+            why = f"has not answered for {since:.0f} s"
+            gone = [Reading(sense=r.sense, where=r.where, why=why) for r in self.policy.newest if sampling.OF[r.sense] == group]
+            self._judge(now, gone)
+
+    def answered(self, answer: Answer, now: float) -> None:
+        if answer.group == "trigger":
+            self._due["memory"] = now
+            return
+        self._judge(now, answer.readings)
+        mine = (reading for reading in self.policy.newest if sampling.OF[reading.sense] == answer.group)
+        wait = sampling.until_next(mine, self._marks, self._config.interval).get(answer.group, self._config.interval)
+        again = any(sampling.OF[sense] == answer.group for sense in self.policy.unconfirmed)
+        self._due[answer.group] = now if again else now + wait
+
+    # ── the host ──
+
+    def _judge(self, now: float, readings: Iterable[Reading]) -> None:
+        for verdict in self.policy.judge(now, tuple(readings), self._candidates()):
+            self._carry_out(verdict)
+        limit = 1 if self.danger else len(self._keeper.gate.shares)
+        if limit != self._keeper.gate.limit:
+            self._keeper.gate.limit = limit
+            self._keeper.grant()
+
+    def _candidates(self) -> list[Candidate]:
+        return [
+            Candidate(
+                name=worker.name,
+                pid=process.pid,
+                expendable=worker.persona.expendable,
+                private_bytes=process.own.estimate or 0,
+                paused=bool(worker.paused),
+                ending=process.intent is not None or worker.phase is not Phase.READY,
+            )
+            for worker, process in self._living()
+        ]
+
+    def _living(self) -> Iterable[tuple[Worker, Process]]:
+        for worker in self._keeper.workers.values():
+            if worker.process is not None and worker.process.ready is not None and worker.alive:
+                yield worker, worker.process
+
+    def _carry_out(self, verdict: Verdict) -> None:
+        worker = self._keeper.workers[verdict.persona] if verdict.persona is not None else None
+        readings = msgspec.to_builtins(verdict.readings)
+        metadata = {"step": verdict.step, "kind": verdict.sense, "where": verdict.where, "mark": verdict.mark, "readings": readings}
+        self.say("PRESSURE" if worker is None else "VERDICT", worker, verdict.text, metadata)
+        if worker is None or self.dry_run:
+            return
+        match verdict.step:
+            case "pause":
+                self._keeper.pause(worker, verdict.sense)
+            case "resume":
+                for why in [why for why in worker.paused if why != BY_HAND]:
+                    self._keeper.resume(worker, why)
+            case "term" | "kill":
+                self._keeper.end(worker, _SIGNALS[verdict.step], WATCH_INTENT + verdict.sense, verdict.text)
+            case "spare" if worker.process is not None:
+                worker.process.intent = worker.process.verdict = None
+
+    def say(self, type: Type, worker: Worker | None, text: str, metadata: dict[str, Any]) -> None:
+        """On the bus, and on record."""
+        sender, life, deaths = (JAR, 0, 0) if worker is None else (worker.name, worker.life, worker.deaths)
+        text = f"(dry run, nothing is done) {text}" if self.dry_run and type == "VERDICT" else text
+        metadata |= {"dry_run": self.dry_run}
+        self._bulletin.announce(type, sender, text, life=life, deaths=deaths, metadata=metadata, journal=True)
+
+    # ── the worker: memory (`watch.Acts`) ──
+
+    def over(self, worker: Worker, text: str, readings: dict[str, Any]) -> None:
+        assert worker.process is not None
+        if self.dry_run and worker.process.condemned:
+            return
+        worker.process.condemned = True
+        self.say("VERDICT", worker, text, {"step": "kill", "kind": "cap", "readings": [readings]})
+        if not self.dry_run:
+            self._keeper.end(worker, signal.SIGKILL, "cap", text)
+
+    def near(self, worker: Worker, used: int, limit: int, layer: str) -> None:
+        text = f"{worker.name} has {format_size(used)} of the {format_size(limit)} that it may have ({layer}), and is told so"
+        readings = [{"layer": layer, "used_bytes": used, "limit_bytes": limit}]
+        self.say("PRESSURE", worker, text, {"step": "warn", "kind": "cap", "readings": readings})
+        self._keeper.tell(worker, Near(used=used, limit=limit))
+
+    def leaks(self, worker: Worker, text: str, readings: dict[str, Any]) -> None:
+        self.say("VERDICT", worker, text, {"step": "recycle", "kind": "leak", "readings": [readings]})
+        if self.dry_run and worker.process is not None:
+            worker.process.recycle = False
+            worker.process.growth.forget()
+
+    # ── the worker: progress ──
+
+    def stalls(self, now: float) -> None:
+        """Last in a lap: all that could still be a sign of life has been taken in."""
+        for worker, process in self._living():
+            if worker.phase is not Phase.READY or (process.intent is not None and not process.intent.endswith(STALLED)):
+                continue
+            seen = worker.vitals()
+            step = process.stall.look(
+                now,
+                beat=seen.beat_ns,
+                decoded=seen.decoded,
+                holds=worker.name in self._keeper.gate.holders,
+                gave_back=process.gave_back,
+            )
+            if step is not None and not (self.dry_run and process.condemned):
+                self._stalled(worker, process, step)
+
+    def _stalled(self, worker: Worker, process: Process, step: stall.Step) -> None:
+        silent, stuck = process.stall.silent_s, process.stall.stuck_s
+        how = f"has decoded nothing for {stuck:.0f} s, with the lease"
+        if silent >= stuck:
+            how = f"has given no sign of life for {silent:.0f} s"
+        text = f"{worker.name} {how}: {_STALL_STEPS[step]}"
+        seen = worker.vitals()
+        reading = {"silent_s": round(silent, 1), "stuck_s": round(stuck, 1), "decoded": seen.decoded, "tokens": seen.tokens}
+        self.say("VERDICT", worker, text, {"step": step, "kind": STALLED, "mark": self._config.stall, "readings": [reading]})
+        process.condemned = self.dry_run
+        if self.dry_run:
+            return
+        if step == "revoke":
+            self._keeper.revoke(worker)
+            self._keeper.free_lease(worker)
+        else:
+            self._keeper.end(worker, _SIGNALS[step], WATCH_INTENT + STALLED, text)
+            process.signal(signal.SIGCONT)  # or one that is stopped would never take it
+
+    # ── status ──
+
+    def status(self) -> WatchdogStatus:
+        levels = self.policy.levels
+        senses = []
+        for reading in self.policy.newest:
+            mark = self._marks.get(reading.sense)
+            level = levels.get(reading.key, Level.CALM)
+            senses.append(
+                SenseStatus(
+                    sense=reading.sense,
+                    where=reading.where,
+                    value=None if reading.value is None else round(reading.value, 2),
+                    why=reading.why,
+                    level=_LEVELS[level] if mark is not None and (reading.value is not None or level) else "",
+                    mark=mark.past if mark is not None else None,
+                    used_bytes=reading.used_bytes,
+                    total_bytes=reading.total_bytes,
+                    note=reading.note,
+                )
+            )
+        return WatchdogStatus(dry_run=self.dry_run, danger=self.policy.danger, blind=self._senses.why, senses=tuple(senses))
+
+
+_LEVELS: Final[dict[Level, Any]] = {Level.CALM: "calm", Level.WARN: "warn", Level.PAST: "past", Level.OVER: "over"}
