@@ -13,6 +13,8 @@ from brainjar.watchdog.reading import Reading
 NOTHING: Final = "heat cannot be sensed: a virtual machine, or a kernel without thermal drivers"
 _LEAST, _MOST = -39, 150
 """°C, what a sensor on a board can truly read. An offline one reads -256, or whatever is in its register (`research/os_ui.md` §A7)."""
+FIXED: Final = frozenset({"PMIC-Die"})
+"""Zones that say the same whatever the temperature is: 100 °C on Jetson TX2, Xavier and Nano (balena-os/balena-jetson#142)."""
 _OFF: Final = (-256.0, -0.256)
 """°C as it is read, and taken for thousandths."""
 
@@ -32,7 +34,7 @@ class Heat:
         zones = sorted(self._zones.glob("thermal_zone*"), key=lambda zone: (len(zone.name), zone.name))
         types = [text(zone / "type") or zone.name for zone in zones]
         shown = {_plain(kind) for kind in types}
-        found = [(kind, *_zone(zone)) for kind, zone in zip(types, zones, strict=True)]
+        found = [(kind, *_zone(zone, kind)) for kind, zone in zip(types, zones, strict=True)]
         found += [sensor for chip, sensor in self._sensors() if _plain(chip) not in shown]
         if not found:
             return [Reading(sense="heat", why=NOTHING)]
@@ -61,7 +63,9 @@ class Heat:
         return found
 
 
-def _zone(zone: Path) -> tuple[float | None, str]:
+def _zone(zone: Path, kind: str) -> tuple[float | None, str]:
+    if kind in FIXED:
+        return None, "says the same whatever the temperature is, on this board"
     raw = text(zone / "temp")
     if raw is None:
         return None, "its reading fails: the sensor is off"

@@ -204,9 +204,10 @@ def test_a_driver_that_was_not_there_is_tried_again_after_a_while(driver: Driver
 
 
 def test_a_device_that_was_not_there_is_found_by_beginning_anew(driver: Driver) -> None:
-    driver.says("boot 1\n")
-    driver.says("boot 2\n", after=AGAIN_S)
-    assert values(driver.says(WHOLE + "boot 2\n", after=1)) == (25.0, 40.0, 61.0)
+    driver.says("")
+    for after in (AGAIN_S - 1, 1):
+        assert values(driver.says(WHOLE, after), "GPU") == (None, None, None)
+    assert values(driver.says(WHOLE, after=1)) == (25.0, 40.0, 61.0)
 
 
 def test_a_driver_that_is_loaded_anew_is_begun_with_anew(driver: Driver) -> None:

@@ -56,6 +56,12 @@ def test_a_zone_that_is_off_has_no_heat_and_the_next_one_does(tmp_path: Path, te
     assert found["cpu-thermal"].value == 45.5
 
 
+def test_a_zone_that_always_says_the_same_is_no_sensor(tmp_path: Path) -> None:
+    found = read(board(tmp_path, [("PMIC-Die", "100000\n"), ("CPU-therm", "40000\n")]))
+    assert (found["PMIC-Die"].value, found["CPU-therm"].value) == (None, 40.0)
+    assert "whatever" in found["PMIC-Die"].why
+
+
 def test_zones_of_one_type_are_told_apart_in_the_kernels_order(tmp_path: Path) -> None:
     zones: list[tuple[str, str | None]] = [("acpitz", f"{n}000\n") for n in range(11)]
     found = read(board(tmp_path, [*zones, ("x86_pkg_temp", "50000\n"), ("", "51000\n")]))

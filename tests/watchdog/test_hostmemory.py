@@ -86,7 +86,7 @@ def test_swap_that_is_not_there_or_makes_no_sense_is_not_known(tmp_path: Path, t
     assert host.value == 75.0
 
 
-@pytest.mark.parametrize("meminfo", [None, "", "\x00\xff"])
+@pytest.mark.parametrize("meminfo", [None, "", "\x00\xff", "MemTotal: 0 kB\nMemAvailable: 0 kB\n"])
 def test_without_a_meminfo_nothing_is_known(tmp_path: Path, meminfo: str | None) -> None:
     readings = HostMemory(fake(tmp_path, meminfo)[0]).read()
     assert [(r.value, bool(r.why)) for r in readings] == [(None, True)] * 2

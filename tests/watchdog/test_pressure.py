@@ -54,7 +54,10 @@ def test_a_kernel_without_it_is_told_how_to_have_it(tmp_path: Path) -> None:
     (found,) = Pressure(tmp_path).read()
     assert found.value is None
     assert "psi=1" in found.why
-    (tmp_path / "pressure/memory").mkdir(parents=True)  # reading it fails, as where it is switched off
+    said(tmp_path, "")
+    assert "psi=1" in Pressure(tmp_path).read()[0].why
+    (tmp_path / "pressure/memory").unlink()
+    (tmp_path / "pressure/memory").mkdir()  # reading it fails, as where it is switched off
     (found,) = Pressure(tmp_path).read()
     assert found.value is None
     assert "psi=1" in found.why

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from brainjar.watchdog.private import LOOK_AGAIN_S, PrivateMemory
+from brainjar.watchdog.private import LOOK_AGAIN_S, Nearness, PrivateMemory
 
 MIB = 1 << 20
 CAP = 100 * MIB
@@ -83,3 +83,11 @@ def test_nobody_is_condemned_but_on_two_readings_in_a_row_past_the_cap(moves: li
         over = over + 1 if seen > CAP else 0
         assert verdict == (over >= 2)
         assert own.peak >= (own.estimate or 0) or move == "orphaned"
+
+
+def test_who_comes_near_its_cap_is_warned_once_until_it_has_been_well_below() -> None:
+    near = Nearness()
+    assert [near.crossed(used, 100) for used in (94, 95, 99, 95, 91, 96, 89, 94, 95)] == [
+        *(False, True, False, False, False, False),
+        *(False, False, True),
+    ]
