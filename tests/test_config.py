@@ -218,14 +218,10 @@ def test_backoff_never_ends_below_the_pause(tmp_path: Path) -> None:
         ("told = false", False),
         ('after = ["subject"]', True),
         ('when = "never"', True),
-        ("expendable = 10", True),
+        ("expendable = 10", False),
         ("[persona.sandbox]\nnetwork = true", False),
         ('[persona.mortality]\ngrowth = "context"', False),
-        ("[watchdog]\ntemperature = 70", True),
-        ("[watchdog]\nhost_memory = 90", False),
-        ("[watchdog]\ngpu_memory = 50", True),
-        ('[watchdog]\nstall = "120s"', False),
-        ('[watchdog]\nstall = "10s"', True),
+        ("[watchdog]\ntemperature = 70", False),
         ("[persona.model]\ngpu = [0, 1]", True),
         ('[persona.model]\ngpu = "auto"', False),
     ],
@@ -626,3 +622,62 @@ def test_cpu_lists_are_shown_ascending_each_once() -> None:
 def test_no_cpu_lists(text: str) -> None:
     with pytest.raises(ValueError, match="wanted"):
         parse_cpus(text)
+
+
+def test_every_key_of_the_watchdog_is_read(tmp_path: Path) -> None:
+    text = """
+[watchdog]
+interval = "2s"
+gpu_memory = 70
+host_memory = 80
+pressure = 30
+disk = 90
+temperature = 75
+temperature_resume = 60
+sensors = ["cpu*", "GPU*"]
+cooldown = "20s"
+stall = "1m"
+leak_window = "1h"
+leak_horizon = "5m"
+"""
+    assert given_text(tmp_path, MINIMAL + text).watchdog == config.Watchdog(
+        interval=2.0,
+        gpu_memory=70,
+        host_memory=80,
+        pressure=30,
+        disk=90,
+        temperature=75,
+        temperature_resume=60,
+        sensors=("cpu*", "GPU*"),
+        cooldown=20.0,
+        stall=60.0,
+        leak_window=3600.0,
+        leak_horizon=300.0,
+    )
+    assert given_text(tmp_path, MINIMAL).watchdog == config.Watchdog(), "the defaults of both are the same"
+    assert given_text(tmp_path, MINIMAL + "[watchdog]\ntemperature = 70").watchdog.temperature_resume == 65
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "temperature = 70\ntemperature_resume = 70",
+        "temperature_resume = 86",
+        "host_memory = 0",
+        "host_memory = 101",
+        'cooldown = "0s"',
+        "sensors = [1]",
+        'stall = "10ms"',
+        "pressure = -1",
+        'leak_window = "0s"',
+    ],
+)
+def test_a_wrong_mark_is_said_with_its_key(tmp_path: Path, line: str) -> None:
+    with pytest.raises(UsageError, match=rf"watchdog\.{line.splitlines()[-1].split(' ')[0]}"):
+        given_text(tmp_path, MINIMAL + "[watchdog]\n" + line)
+
+
+def test_who_sees_all_goes_last_unless_it_is_said_otherwise(tmp_path: Path) -> None:
+    assert [p.expendable for p in given_text(tmp_path, THREE).personas] == [10, 10, 0]
+    found = given_text(tmp_path, THREE, "persona.god.expendable=30", "persona.subject.priority=4")
+    assert [(p.expendable, p.priority) for p in found.personas] == [(10, 4), (10, 0), (30, 0)]

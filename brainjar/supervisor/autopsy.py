@@ -10,6 +10,7 @@ signal or exit status. The shapes that "out of memory" takes are those measured 
 from __future__ import annotations
 
 import signal
+from collections.abc import Sequence
 from typing import Final
 
 from brainjar.messages import EXIT_MEMORY, EXIT_REFUSED, WATCH_INTENT, Evidence
@@ -17,6 +18,8 @@ from brainjar.messages import EXIT_MEMORY, EXIT_REFUSED, WATCH_INTENT, Evidence
 RECYCLED: Final = "recycled"
 _INTENTS: Final = {"operator": "killed-by-operator", "cap": "cap-watch", "recycle": RECYCLED}
 _SIGNALS: Final = {signal.SIGSEGV: "segv", signal.SIGBUS: "bus-error", signal.SIGILL: "illegal-instruction", signal.SIGFPE: "fpe"}
+_STACK: Final = "Fatal Python error: "
+"""How faulthandler begins a dump."""
 _ALLOCATION: Final = (
     "bad_alloc",
     "cannot allocate memory",
@@ -88,7 +91,16 @@ def in_words(evidence: Evidence) -> str:
         how = f"exit status {evidence.exit_code}"
     else:
         how = "how it ended could not be learnt"
-    return f"{how}: {evidence.stderr[-1]}" if evidence.stderr else how
+    last = _last_words(evidence.stderr)
+    return f"{how}: {last}" if last else how
+
+
+def _last_words(stderr: Sequence[str]) -> str:
+    """Its last line; where that is a stack, what was said before it, or what the stack is of."""
+    stack = next((n for n, line in enumerate(stderr) if line.startswith(_STACK)), None)
+    if stack is None:
+        return stderr[-1] if stderr else ""
+    return stderr[stack - 1] if stack else stderr[0]
 
 
 def signal_name(number: int) -> str:

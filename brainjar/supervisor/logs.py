@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Final
 
 LOG_BYTES: Final = 1024 * 1024
-TAIL_BYTES: Final = 8 * 1024
-TAIL_LINES: Final = 8
-TAIL_LINE_CHARS: Final = 400
+TAIL_BYTES: Final = 16 * 1024
+TAIL_LINES: Final = 48
+"""A stack of every thread, and what was said before it."""
+TAIL_LINE_CHARS: Final = 240
 
 
 def append(path: Path) -> int:

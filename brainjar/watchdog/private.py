@@ -15,6 +15,8 @@ NEAR: Final = 16
 """An exact reading is worth its milliseconds when the estimate has moved by 1/16 of the cap."""
 WARN, REARM = 0.95, 0.90
 """Shares of a cap: who comes over the first is warned, once, until it has been below the second."""
+ABOUT: Final = 0.9
+"""Beats come about as often as the interval may ask for: one that is a little early counts."""
 LOOK_AGAIN_S: Final = 1.0
 """At least this between two exact readings that nothing but such a move asks for."""
 
@@ -49,7 +51,7 @@ class PrivateMemory:
         if self._looked_at is None or self._over:
             return True
         since = now - self._looked_at
-        if since >= interval:
+        if since >= ABOUT * interval:
             return True
         estimate = self.estimate
         moved = abs((estimate or 0) - (self._exact or 0)) >= self.cap // NEAR or (estimate or 0) > self.cap

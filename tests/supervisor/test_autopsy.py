@@ -59,7 +59,12 @@ MEASURED = {
     "somebody's kill -9, while the kernel killed others": (Evidence(**KILLED, cgroup=OomCounts(), kernel_oom_kills=2), "killed"),
     "the supervisor's own watch": (Evidence(**KILLED, intent="cap", private_bytes=CAP + 1), "cap-watch"),
     "a watchdog": (Evidence(**KILLED, intent=f"{WATCH_INTENT}temperature"), "watchdog-temperature"),
-    "a stop": (Evidence(signal=signal.SIGTERM, intent="stop"), "stopped"),
+    "a planned end": (Evidence(exit_code=0, intent="recycle"), "recycled"),
+    "a stall that took SIGABRT": (Evidence(signal=signal.SIGABRT, intent=f"{WATCH_INTENT}stalled"), "watchdog-stalled"),
+    "an abort of starvation, its stack behind it": (
+        Evidence(rlimit_bytes=CAP, signal=signal.SIGABRT, stderr=(*BAD_ALLOC, "Fatal Python error: Aborted", "  File x, line 3 in feed")),
+        "cap-rlimit",
+    ),
     "an end before READY": (Evidence(exit_code=EXIT_REFUSED, ready=False, exit_words="EngineError: no"), "failed-start"),
     "a cap too small to be born under": (Evidence(exit_code=EXIT_MEMORY, ready=False, rlimit_bytes=CAP), "failed-start"),
     "use of a NULL": (Evidence(signal=signal.SIGSEGV), "segv"),

@@ -10,13 +10,15 @@ import pytest
 import zmq
 
 from brainjar.bus import WorkerEnd
+from brainjar.config import Watchdog
 from brainjar.supervisor.worker import VOICE_BURST, VOICE_BYTES_PER_S, Process
 
 
 @pytest.fixture
 def process(tmp_path: Path) -> Iterator[Process]:
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-    made = Process(context, tmp_path, tmp_path / "log", "subject", started=100.0, owner=(os.geteuid(), os.getegid()), cap=1 << 20)
+    owner = (os.geteuid(), os.getegid())
+    made = Process(context, tmp_path, tmp_path / "log", "subject", started=100.0, owner=owner, cap=1 << 20, watchdog=Watchdog())
     yield made
     made.close()
     context.term()

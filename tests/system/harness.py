@@ -247,9 +247,8 @@ class Jar:
                 until(lambda pid=pid: not alive(pid), 10)  # type: ignore[misc]
         # a jar that was killed leaves its empty groups to its next start
         for group in jar_groups(self.state_dir) + ([self.group] if self.group is not None and self.group.is_dir() else []):
-            for path in [*group.iterdir(), group]:
-                if path.is_dir():
-                    until(lambda path=path: gone(path), 10)  # type: ignore[misc]
+            for path in [*sorted((path for path in group.rglob("*") if path.is_dir()), reverse=True), group]:
+                until(lambda path=path: gone(path), 10)  # type: ignore[misc]
 
 
 def brainjar(*args: str, env: dict[str, str] | None = None, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:

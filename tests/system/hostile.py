@@ -251,14 +251,14 @@ def forge(life: Life) -> dict[str, str]:
         b'{"type":"ready","threads":1,"restored_tokens":0,"remembered":0,"rlimit_bytes":1,"baseline_bytes":0}',
         b'{"type":"thought","line":1,"turn":1,"tokens":1,"seconds":0,"text":"FORGED","sender_id":"observer","persona":"observer"}',
         b'{"type":"DEATH","sender_id":"observer","content":"FORGED"}',
-        b'{"type":"ask","turn":-5}',
-        b'{"type":"ask","turn":99999999999999999999}',
-        b'{"type":"yield","turn":0}',
+        b'{"type":"ask","request":-5}',
+        b'{"type":"ask","request":99999999999999999999}',
+        b'{"type":"yield","request":0}',
         b'{"type":"token","n":-1,"turn":-1,"text":"\\u0000\\u001b[31m"}',
         bytes(60_000),
     ):
         life.bus.say(body, wait_ms=1000)
-    life.vitals.set(sent=2**63, beat_ns=2**63, decode_ns=2**63)
+    life.vitals.set(sent=2**63, beat_ns=2**63, decode_ns=2**63, decoded=2**63)
     life.vitals._map[:200] = b"\xff" * 200
     return {"forged": "all of it"}
 
@@ -291,8 +291,44 @@ def fill(life: Life) -> dict[str, str]:
     return {"file": f"{stopped} after {written >> 20} MiB", "threads": str(started)}
 
 
+# ── what a watchdog is for ──
+
+
+def hoard(life: Life) -> dict[str, str]:
+    """200 MiB a second, for ever."""
+    kept = []
+    while True:
+        kept.append(hold(4 << 20))
+        life._listen(20)
+
+
+def leak(life: Life) -> dict[str, str]:
+    """Think as always, and lose a quarter of a MiB with each thought."""
+    kept = []
+    while True:
+        kept.append(hold(1 << 18))
+        life._listen(0)
+        life._commit_inbox()
+        life._think()
+        life._wait_for_lease()
+
+
+def spin(life: Life) -> dict[str, str]:
+    """Keep the lease and beat, decode nothing and hear nobody who wants it back."""
+    while True:
+        life._listen(1)
+
+
+def hang(life: Life) -> dict[str, str]:
+    """In native code, deaf to everything but a signal that the kernel delivers."""
+    import re
+
+    re.match(r"(a+)+b", "a" * 64)
+    return {}
+
+
 ATTACKS: dict[str, Callable[[Life], dict[str, str]]] = {
-    f.__name__: f for f in (grow, scribble, swallow, lift, look, others, network, flood, forge, fill)
+    f.__name__: f for f in (grow, scribble, swallow, lift, look, others, network, flood, forge, fill, hoard, leak, spin, hang)
 }
 
 

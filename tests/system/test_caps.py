@@ -78,7 +78,8 @@ def test_the_third_layer_sees_what_is_copied_on_write(make_jar: MakeJar, tmp_pat
     assert (death["cause"], death["signal"], death["evidence"]["intent"]) == ("cap-watch", signal.SIGKILL, "cap")
     assert death["evidence"]["private_bytes"] > 100 * MIB
     (verdict,) = [e for e in events if e["type"] == "VERDICT"]
-    assert verdict["metadata"]["private_bytes"] > verdict["metadata"]["cap_bytes"] == 100 * MIB
+    (reading,) = verdict["metadata"]["readings"]
+    assert reading["private_bytes"] > reading["cap_bytes"] == 100 * MIB
     assert verdict["seq"] < next(e["seq"] for e in events if e["type"] == "DEATH")
 
 
