@@ -135,6 +135,9 @@ class Watchdog(Struct, frozen=True, kw_only=True):
     """Of each device."""
     host_memory: float = 90
     """Of the host, and of each limit around the jar."""
+    gpu_memory_kill: float = 92.5
+    host_memory_kill: float = 95
+    """There is no time left for a pause."""
     pressure: float = 40
     """Share of the time that everything waited for memory (PSI, full, over 10 s)."""
     disk: float = 95
@@ -278,7 +281,15 @@ class _Resolver:
         resume = raw.temperature - 5 if raw.temperature_resume is None else raw.temperature_resume
         if resume >= raw.temperature:
             raise self.source.wrong("watchdog.temperature_resume", f"{resume:g}", f"less than watchdog.temperature ({raw.temperature:g})")
-        return Watchdog(**msgspec.structs.asdict(raw) | {"temperature_resume": resume})
+        found: dict[str, Any] = {"temperature_resume": resume}
+        for key, mark, kill in (
+            ("gpu_memory", raw.gpu_memory, raw.gpu_memory_kill),
+            ("host_memory", raw.host_memory, raw.host_memory_kill),
+        ):
+            if kill is not None and kill < mark:
+                raise self.source.wrong(f"watchdog.{key}_kill", f"{kill:g}", f"at least watchdog.{key} ({mark:g})")
+            found[f"{key}_kill"] = (mark + 100) / 2 if kill is None else kill
+        return Watchdog(**msgspec.structs.asdict(raw) | found)
 
     def concurrent(self, personas: int) -> int:
         wanted, cores = self.raw.inference.max_concurrent, len(self.allowed)

@@ -15,7 +15,7 @@ from brainjar.messages import JAR
 from brainjar.tables import Key
 from brainjar.units import MAX_CPU, parse_cpus, parse_duration, parse_percent, parse_size
 
-MAX_PERSONAS: Final = 64
+MAX_PERSONAS: Final = 128
 MAX_SECONDS: Final = 10 * 365 * 86400.0
 MAX_MEMORY: Final = 16 << 40
 FIRST: Final = "You are awake. Think aloud."
@@ -149,6 +149,8 @@ class RawWatchdog(Struct, frozen=True, kw_only=True):
     interval: Annotated[float, Meta(ge=0.1, le=3600), Key('a duration from "100ms" to "1h", such as "5s"', _text(parse_duration))] = 5.0
     gpu_memory: Annotated[float, Meta(ge=1, le=100), _percent("85")] = 85
     host_memory: Annotated[float, Meta(ge=1, le=100), _percent("90")] = 90
+    gpu_memory_kill: Annotated[float, Meta(ge=1, le=100), Key("a percentage of at least watchdog.gpu_memory")] | None = None
+    host_memory_kill: Annotated[float, Meta(ge=1, le=100), Key("a percentage of at least watchdog.host_memory")] | None = None
     pressure: Annotated[float, Meta(ge=1, le=100), _percent("40")] = 40
     disk: Annotated[float, Meta(ge=1, le=100), _percent("95")] = 95
     temperature: Annotated[float, Meta(ge=20, le=150), Key("degrees Celsius from 20 to 150, such as 85")] = 85

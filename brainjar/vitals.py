@@ -18,8 +18,8 @@ from typing import Final
 
 import msgspec
 
-_MAGIC: Final = b"BJVITAL3"
-_COUNTERS: Final = struct.Struct("<7Q")
+_MAGIC: Final = b"BJVITAL4"
+_COUNTERS: Final = struct.Struct("<8Q")
 _LENGTH: Final = struct.Struct("<Q")
 _AT_COUNTERS: Final = len(_MAGIC)
 _AT_WORDS: Final = 128
@@ -38,7 +38,9 @@ class Vitals(msgspec.Struct, frozen=True, kw_only=True):
     tokens: int = 0
     """Generated in this life."""
     decoded: int = 0
-    """Decoded in this life, read and generated: what must grow while it has the lease."""
+    """Decoded in this life, read and generated."""
+    steps: int = 0
+    """Counts up while a decode gets on. This or `decoded` must grow while it has the lease."""
     decode_ns: int = 0
     """CLOCK_MONOTONIC when the decode it is in began; 0 outside."""
     sent: int = 0
@@ -63,7 +65,7 @@ def read(fd: int) -> Vitals:
     data = os.pread(fd, SIZE, 0)
     if len(data) < SIZE or data[: len(_MAGIC)] != _MAGIC:
         return Vitals()
-    beat, tokens, decode, sent, turn, think, decoded = _COUNTERS.unpack_from(data, _AT_COUNTERS)
+    beat, tokens, decode, sent, turn, think, decoded, steps = _COUNTERS.unpack_from(data, _AT_COUNTERS)
     return Vitals(
         beat_ns=beat,
         tokens=tokens,
@@ -72,6 +74,7 @@ def read(fd: int) -> Vitals:
         turn=turn,
         think_ns=think,
         decoded=decoded,
+        steps=steps,
         words=_string(data, _AT_WORDS, WORDS_BYTES),
         exit_words=_string(data, _AT_EXIT, EXIT_BYTES),
     )
@@ -88,7 +91,7 @@ class Writer:
 
     def __init__(self, fd: int) -> None:
         self._map = mmap.mmap(fd, SIZE, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
-        self._fields = [0] * 7
+        self._fields = [0] * 8
         self._words = 0
         self._map[: len(_MAGIC)] = _MAGIC
 
@@ -102,9 +105,10 @@ class Writer:
         turn: int | None = None,
         think_ns: int | None = None,
         decoded: int | None = None,
+        steps: int | None = None,
     ) -> None:
         fields = self._fields
-        for i, value in ((0, beat_ns), (1, tokens), (2, decode_ns), (3, sent), (4, turn), (5, think_ns), (6, decoded)):
+        for i, value in ((0, beat_ns), (1, tokens), (2, decode_ns), (3, sent), (4, turn), (5, think_ns), (6, decoded), (7, steps)):
             if value is not None:
                 fields[i] = value
         _COUNTERS.pack_into(self._map, _AT_COUNTERS, *fields)

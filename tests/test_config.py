@@ -346,8 +346,8 @@ def test_a_wrong_model_option_is_named_as_one(tmp_path: Path) -> None:
         ("[[persona]]\nname = '../x'\n", ["a name of"]),
         ("[[persona]]\nname = 3\n", ["found 3", "a name of"]),
         (
-            "[model]\nname='tiny'\n" + "".join(f"[[persona]]\nname='p{n}'\nrole='peer'\n" for n in range(65)),
-            ["persona", "65", "at most 64"],
+            "[model]\nname='tiny'\n" + "".join(f"[[persona]]\nname='p{n}'\nrole='peer'\n" for n in range(129)),
+            ["persona", "129", "at most 128"],
         ),
         ("[jar]\nname = 'A b'\n" + MINIMAL, ["jar.name", '"A b"', "a-z"]),
         # roles and prompts
@@ -629,6 +629,7 @@ def test_every_key_of_the_watchdog_is_read(tmp_path: Path) -> None:
 [watchdog]
 interval = "2s"
 gpu_memory = 70
+gpu_memory_kill = 71
 host_memory = 80
 pressure = 30
 disk = 90
@@ -643,7 +644,9 @@ leak_horizon = "5m"
     assert given_text(tmp_path, MINIMAL + text).watchdog == config.Watchdog(
         interval=2.0,
         gpu_memory=70,
+        gpu_memory_kill=71,
         host_memory=80,
+        host_memory_kill=90,
         pressure=30,
         disk=90,
         temperature=75,
@@ -669,6 +672,8 @@ leak_horizon = "5m"
         "sensors = [1]",
         'stall = "10ms"',
         "pressure = -1",
+        "host_memory_kill = 89",
+        "gpu_memory = 90\ngpu_memory_kill = 89",
         'leak_window = "0s"',
     ],
 )

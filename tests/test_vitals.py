@@ -43,7 +43,7 @@ def test_nothing_is_there_before_the_worker_has_written(fd: int) -> None:
 
 def test_what_is_written_is_read(fd: int) -> None:
     writer = Writer(fd)
-    writer.set(beat_ns=1, tokens=2, decode_ns=3, sent=4, turn=6, think_ns=7, decoded=8)
+    writer.set(beat_ns=1, tokens=2, decode_ns=3, sent=4, turn=6, think_ns=7, decoded=8, steps=9)
     writer.word("I was ")
     writer.word("thinking of ")
     writer.exit("MemoryError: no")
@@ -55,6 +55,7 @@ def test_what_is_written_is_read(fd: int) -> None:
         turn=6,
         think_ns=7,
         decoded=8,
+        steps=9,
         words="I was thinking of ",
         exit_words="MemoryError: no",
     )
@@ -81,7 +82,7 @@ def test_a_file_full_of_noise_can_be_read(seed: int, magic: bool) -> None:
     noise = random.Random(seed).randbytes(SIZE - 8)
     fd = vitals.create("brainjar-test")
     try:
-        os.pwrite(fd, (b"BJVITAL3" if magic else b"\0" * 8) + noise, 0)
+        os.pwrite(fd, (b"BJVITAL4" if magic else b"\0" * 8) + noise, 0)
         seen = vitals.read(fd)
         messages.encode(seen)
         assert magic or seen == Vitals()
@@ -115,7 +116,7 @@ def test_more_words_than_there_is_room_for_are_left_out(fd: int) -> None:
 
 @pytest.mark.parametrize("length", [WORDS_BYTES + 1, SIZE, 2**63, 2**64 - 1])
 def test_a_length_that_is_a_lie_ends_where_the_room_does(fd: int, length: int) -> None:
-    os.pwrite(fd, b"BJVITAL3" + b"x" * (SIZE - 8), 0)
+    os.pwrite(fd, b"BJVITAL4" + b"x" * (SIZE - 8), 0)
     for at in (128, 128 + 8 + WORDS_BYTES):
         os.pwrite(fd, length.to_bytes(8, "little"), at)
     assert vitals.read(fd).words == "x" * WORDS_BYTES

@@ -291,6 +291,11 @@ class Groups:
             self.version = "none"
             self.close()
 
+    @property
+    def unified(self) -> Path | None:
+        """The jar's own group, where that is one of version 2."""
+        return self._top if self.version == "v2" else None
+
     def _divide(self, found: Found, parent: Path, key: str) -> None:
         own = found.version == "v2" and (parent / "cgroup.type").exists()
         self._top = parent if own else parent / key

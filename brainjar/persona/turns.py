@@ -86,6 +86,7 @@ class Life:
         self.turn = 0
         self.tokens = 0
         self.think_ns = 0
+        self.steps = 0
         self.sent = 0
         self.line = 0
         self.inbox: list[tuple[Kind, str, str]] = []
@@ -252,8 +253,8 @@ class Life:
         while not self.conversation.settle(self.reserve):
             self._keep_pace()
         text, tokens, began = self._generate()
+        self.granted, self.revoked = 0, False
         self.say(Yield(request=self.request), wait_ms=SAY_WAIT_MS)  # all that is left needs no core: nobody waits for this one's disk
-        self.revoked = False
         if text.strip():
             seconds = (time.monotonic_ns() - began - self.held_up_ns) / 1e9
             self.line = self._commit([("thought", self.birth.name, text.strip())])
@@ -370,7 +371,9 @@ class Life:
             raise Stopped
 
     def _interrupted(self) -> bool:
-        """Asked by llama.cpp in the middle of a decode, where nothing may be raised."""
+        """Asked by llama.cpp in the middle of a decode, where nothing may be raised: a sign that it gets on, however long one takes."""
+        self.steps += 1
+        self.vitals.set(steps=self.steps)
         try:
             self._listen(0)
         except Stopped:

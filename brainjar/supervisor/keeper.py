@@ -128,6 +128,8 @@ class Keeper:
     # ── actions: birth ──
 
     def _load(self, worker: Worker) -> None:
+        if worker.reason.startswith(HELD):
+            worker.reason = ""
         zygote = self.zygotes[worker.persona.model]
         if zygote.standing is Standing.LOADED:
             self.happen(worker, Event.LOADED)

@@ -82,7 +82,7 @@ class Supervisor:
         self.bulletin.witness = terminal.witness
         ledger.close_open_lives(time.time(), self._announce_lost)
         self.keeper = Keeper(config, premises, ledger, self.bulletin, self._context, self.housing, clock)
-        self.senses = Senses(premises.state_dir, config.watchdog.sensors)
+        self.senses = Senses(premises.state_dir, config.watchdog.sensors, self.housing.groups.unified)
         self.verdicts = Verdicts(config.watchdog, self.keeper, self.bulletin, self.senses, dry_run=dry_run)
         self.watch = Watch(self.keeper.workers, config.watchdog, self.senses, self._is_zygote, self.verdicts)
         self._reports = Reports(config.jar.name, self.keeper, self.verdicts, self.bulletin, ledger)

@@ -32,8 +32,11 @@ _answer = msgspec.json.Decoder(Answer)
 class Senses:
     """Never blocks. `sock` is what the loop polls for `answers`, `pidfd` for `ended`."""
 
-    def __init__(self, state_dir: Path, sensors: Sequence[str]) -> None:
-        self._task = msgspec.json.encode(Task(state_dir=str(state_dir), sensors=tuple(sensors))).decode()
+    def __init__(self, state_dir: Path, sensors: Sequence[str], group: Path | None = None) -> None:
+        """`group`: the jar's own cgroup of version 2."""
+        self._task = msgspec.json.encode(
+            Task(state_dir=str(state_dir), sensors=tuple(sensors), group=None if group is None else str(group))
+        ).decode()
         self.pid = 0
         self.pidfd = -1
         self.sock: socket.socket | None = None

@@ -176,7 +176,7 @@ class Verdicts:
             step = process.stall.look(
                 now,
                 beat=seen.beat_ns,
-                decoded=seen.decoded,
+                progress=seen.decoded + seen.steps,
                 holds=worker.name in self._keeper.gate.holders,
                 gave_back=process.gave_back,
             )
@@ -185,7 +185,7 @@ class Verdicts:
 
     def _stalled(self, worker: Worker, process: Process, step: stall.Step) -> None:
         silent, stuck = process.stall.silent_s, process.stall.stuck_s
-        how = f"has decoded nothing for {stuck:.0f} s, with the lease"
+        how = f"has computed nothing for {stuck:.0f} s, with the lease"
         if silent >= stuck:
             how = f"has given no sign of life for {silent:.0f} s"
         text = f"{worker.name} {how}: {_STALL_STEPS[step]}"

@@ -75,12 +75,12 @@ class Mark(msgspec.Struct, frozen=True):
 def marks(config: Watchdog) -> dict[Sense, Mark]:
     """Of every sense that has one."""
 
-    def percent(past: float) -> Mark:
-        return Mark(low=past - POINTS, warn=past - NEAR, past=past, over=(past + 100) / 2)
+    def percent(past: float, over: float) -> Mark:
+        return Mark(low=past - POINTS, warn=past - NEAR, past=past, over=over)
 
     return {
-        "host-memory": percent(config.host_memory),
-        "gpu-memory": percent(config.gpu_memory),
+        "host-memory": percent(config.host_memory, config.host_memory_kill),
+        "gpu-memory": percent(config.gpu_memory, config.gpu_memory_kill),
         "pressure": Mark(low=config.pressure / 2, warn=config.pressure / 2, past=config.pressure),
         "heat": Mark(low=config.temperature_resume, warn=config.temperature - NEAR, past=config.temperature),
         "disk": Mark(low=config.disk - POINTS, warn=config.disk, past=config.disk),

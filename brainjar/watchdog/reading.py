@@ -64,3 +64,5 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
 
     state_dir: str
     sensors: tuple[str, ...] = ("*",)
+    group: str | None = None
+    """The jar's own cgroup of version 2."""

@@ -84,7 +84,8 @@ def main() -> NoReturn:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.stack_size(STACK)
     sock = socket.socket(fileno=fd)
-    host, pressure, gpus, jetson, heat, disk = HostMemory(), Pressure(), Gpus(), Jetson(), Heat(), Disk(Path(task.state_dir))
+    group = Path(task.group) if task.group is not None else None
+    host, pressure, gpus, jetson, heat, disk = HostMemory(), Pressure(group=group), Gpus(), Jetson(), Heat(), Disk(Path(task.state_dir))
 
     def counts(reading: Reading) -> bool:
         return reading.sense != "heat" or any(fnmatchcase(reading.where, pattern) for pattern in task.sensors)
@@ -108,9 +109,10 @@ def main() -> NoReturn:
     )
     poll = select.poll()
     poll.register(sock, select.POLLIN)
-    stalled = trigger(Path("/proc/pressure/memory"))
-    if stalled is not None:
-        poll.register(stalled, select.POLLPRI)
+    for place in (Path("/proc/pressure/memory"), *([group / "memory.pressure"] if group is not None else [])):
+        stalled = trigger(place)
+        if stalled is not None:
+            poll.register(stalled, select.POLLPRI)
     decode = msgspec.json.Decoder(Question).decode
     while True:
         for ready, events in poll.poll():

@@ -1,5 +1,8 @@
 """A worker that does not beat, or beats and does not get on: how long that has been so, and the next step against it. Pure.
 
+A decode that takes long is no stall while llama.cpp says from within it that it computes: 256 tokens of a large model take a
+Raspberry Pi a minute.
+
 Steps, each only where the one before had no effect: `revoke` (the lease is taken back and llama.cpp's abort callback ends the
 decode: nothing is lost), `term` (it may still end cleanly), `abort` (the stack of what it hangs in goes to its stderr and so
 to the ledger), `kill`. Who answers the first and is found stuck again, without a token between, is not asked a second time.
@@ -24,24 +27,28 @@ class Stall:
     """Of one process."""
 
     def __init__(self, limit: float) -> None:
-        """`limit`: seconds without a beat, or with the lease and without a token, that are too many."""
+        """`limit`: seconds without a beat, or with the lease and without progress, that are too many."""
         self._limit = limit
         self._looked_at: float | None = None
-        self._beat = self._decoded = 0
+        self._beat = self._progress = 0
         self._step: Step | None = None
         self._step_for = 0.0
         self._answered_once = False
         self.silent_s = 0.0
         """Without a sign of life."""
         self.stuck_s = 0.0
-        """With the lease and without a token decoded."""
+        """With the lease, nothing computed."""
 
-    def look(self, now: float, *, beat: int, decoded: int, holds: bool, gave_back: bool) -> Step | None:
-        """The step to take now. `holds`: it has the lease; `gave_back`: it has yielded, or asked, since that was taken from it."""
+    def look(self, now: float, *, beat: int, progress: int, holds: bool, gave_back: bool) -> Step | None:
+        """The step to take now.
+
+        `progress` grows while it computes; `holds`: it has the lease; `gave_back`: it has yielded, or asked, since that was taken
+        from it.
+        """
         late = 0.0 if self._looked_at is None else min(max(0.0, now - self._looked_at), LOOK_S)
         self._looked_at = now
-        beats, gets_on = beat != self._beat, decoded != self._decoded
-        self._beat, self._decoded = beat, decoded
+        beats, gets_on = beat != self._beat, progress != self._progress
+        self._beat, self._progress = beat, progress
         self.silent_s = 0.0 if beats else self.silent_s + late
         if gets_on:
             self.stuck_s, self._answered_once = 0.0, False

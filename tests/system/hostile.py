@@ -313,6 +313,18 @@ def leak(life: Life) -> dict[str, str]:
         life._wait_for_lease()
 
 
+def brim(life: Life) -> dict[str, str]:
+    """To 96 % of what it may have, and think on. Behind its walls it cannot read how much that is: it takes all, and gives back."""
+    kept = []
+    try:
+        while True:
+            kept.append(hold(1 << 18))
+    except MemoryError:
+        del kept[-int(0.04 * life.birth.memory_cap) >> 18 :]
+    Life.live(life)
+    return {}
+
+
 def spin(life: Life) -> dict[str, str]:
     """Keep the lease and beat, decode nothing and hear nobody who wants it back."""
     while True:
@@ -328,7 +340,7 @@ def hang(life: Life) -> dict[str, str]:
 
 
 ATTACKS: dict[str, Callable[[Life], dict[str, str]]] = {
-    f.__name__: f for f in (grow, scribble, swallow, lift, look, others, network, flood, forge, fill, hoard, leak, spin, hang)
+    f.__name__: f for f in (grow, scribble, swallow, lift, look, others, network, flood, forge, fill, hoard, leak, brim, spin, hang)
 }
 
 

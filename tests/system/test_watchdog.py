@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -162,8 +163,11 @@ def test_one_persona_goes_for_somebody_elses_hunger_and_is_not_born_before_there
         listener.until("VERDICT", "observer", lambda e: e.metadata["step"] == "resume")
         thinks_on(listener, "observer", "subject")
     assert [jar.persona(name)["deaths"] for name in ("subject", "god")] == [0, 0]
-    kept = jar.brainjar("events", "--json", "--since", "0").stdout
-    assert '"VERDICT"' in kept
+    assert jar.stop() == 0
+    with sqlite3.connect(jar.state_dir / "ledger.db") as ledger:
+        kept = [(kind, who) for kind, who in ledger.execute("SELECT type, persona FROM journal WHERE published = 1 ORDER BY seq")]
+    ledger.close()
+    assert ("PRESSURE", "jar") in kept and kept.count(("VERDICT", "observer")) == 3
 
 
 @needs_groups
@@ -213,7 +217,7 @@ def test_one_that_beats_and_decodes_nothing_is_stalled_as_well(make_jar: MakeJar
         death, before = listener.until("DEATH", "subject")
         assert (death.metadata["cause"], death.metadata["exit_code"]) == ("watchdog-stalled", 0), "TERM was enough"
         said = [e for e in before if e.type == "VERDICT"]
-        assert said[-1].metadata["step"] == "term" and "decoded nothing" in said[-1].content
+        assert said[-1].metadata["step"] == "term" and "computed nothing" in said[-1].content
         (reading,) = said[-1].metadata["readings"]
         assert reading["stuck_s"] >= 4 > reading["silent_s"]
         thinks_on(listener, "observer", "god")
@@ -242,6 +246,22 @@ def test_a_supervisor_that_was_itself_stopped_kills_nobody(make_jar: MakeJar) ->
         thinks_on(listener, "subject", "observer", "god")
     assert [p["birth"] for p in jar.status()["personas"]] == births
     assert of(jar, "VERDICT") == []
+
+
+# ── near the cap ──
+
+
+def test_a_mind_near_its_cap_is_told_so_once(make_jar: MakeJar, tmp_path: Path) -> None:
+    jar = hostile(make_jar, tmp_path, "brim", watched('interval = "1s"')).start()
+    with jar.listening() as listener:
+        listener.until("THOUGHT", "subject")
+        listener.until("THOUGHT", "subject")
+        listener.until("THOUGHT", "subject")
+    (warned,) = of(jar, "PRESSURE", kind="cap")
+    (reading,) = warned["metadata"]["readings"]
+    assert warned["sender_id"] == "subject" and 0.95 <= reading["used_bytes"] / reading["limit_bytes"] < 1
+    (line,) = [line for line in _thoughts(jar, "subject") if line["kind"] == "told"]
+    assert line["content"].startswith("Your memory is nearly full: ") and "128 MiB" in line["content"]
 
 
 # ── leaks ──

@@ -88,7 +88,18 @@ def test_a_level_is_left_lower_than_it_is_entered(value: float, before: Level, a
 
 
 def test_marks_come_from_the_config_and_a_hundred_percent_is_never_passed() -> None:
-    found = marks(Watchdog(host_memory=100, gpu_memory=70, temperature=75, temperature_resume=60, pressure=30, disk=99))
+    found = marks(
+        Watchdog(
+            host_memory=100,
+            host_memory_kill=100,
+            gpu_memory=70,
+            gpu_memory_kill=85,
+            temperature=75,
+            temperature_resume=60,
+            pressure=30,
+            disk=99,
+        )
+    )
     assert found["host-memory"].level(99.99, Level.CALM) is Level.WARN
     assert (found["gpu-memory"].past, found["gpu-memory"].over) == (70, 85)
     assert found["heat"] == Mark(low=60, warn=65, past=75)

@@ -22,7 +22,7 @@ class Worker:
         self.now += after
         self.beat += beats
         self.decoded += decodes
-        return self.stall.look(self.now, beat=self.beat, decoded=self.decoded, holds=self.holds, gave_back=self.gave_back)
+        return self.stall.look(self.now, beat=self.beat, progress=self.decoded, holds=self.holds, gave_back=self.gave_back)
 
     def steps(self, seconds: int, *, beats: bool = True, decodes: bool = False) -> list[tuple[int, str]]:
         looked = [(n, self.look(beats=beats, decodes=decodes)) for n in range(1, seconds + 1)]
@@ -114,7 +114,7 @@ def test_never_a_step_before_the_limit_has_been_seen_to_pass(looks: list[tuple[f
         first = False
         silent = 0.0 if beats else silent + seen
         stuck = 0.0 if gets_on else stuck + seen * holds
-        step = stall.look(now, beat=beat, decoded=decoded, holds=holds, gave_back=gave_back)
+        step = stall.look(now, beat=beat, progress=decoded, holds=holds, gave_back=gave_back)
         if step in ("revoke",):
             assert max(silent, stuck) >= LIMIT
         if step in ("abort", "kill"):

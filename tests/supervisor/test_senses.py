@@ -1,0 +1,148 @@
+"""The handle on the process that senses: what hangs costs itself, what no longer answers is replaced, even what cannot be ended."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from brainjar.supervisor import reaper
+from brainjar.supervisor.senses import ANSWER_S, GIVE_UP_S, HUNG_S, START_AGAIN_S, Senses
+from brainjar.watchdog.reading import Answer, Group
+from tests.system.harness import alive, until
+
+pytestmark = pytest.mark.system
+T = 1000.0
+
+
+@pytest.fixture
+def handle(tmp_path: Path) -> Iterator[Senses]:
+    made = Senses(tmp_path, ("*",))
+    made.start(T)
+    pids = set[int]()
+    yield made
+    pids |= made.pids
+    made.close()
+    for pid in pids:
+        if alive(pid):
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+
+
+def answer_to(handle: Senses, group: Group, now: float, look: tuple[tuple[int, int], ...] = ()) -> Answer:
+    assert handle.free(group)
+    handle.ask(group, now, look)
+    assert not handle.free(group), "one question of a kind at a time"
+    while True:
+        assert handle.sock is not None and select.select([handle.sock], [], [], 60)[0]
+        for answer in handle.answers():
+            if answer.group == group:
+                assert handle.free(group)
+                return answer
+
+
+def test_every_group_is_answered_with_readings_that_say_what_they_are(handle: Senses, tmp_path: Path) -> None:
+    by_group = {group: answer_to(handle, group, T).readings for group in ("memory", "gpu", "heat", "disk")}
+    assert {reading.sense for reading in by_group["memory"]} == {"host-memory", "swap", "pressure"}
+    assert {reading.where for reading in by_group["disk"]} == {str(tmp_path)}
+    for readings in by_group.values():
+        assert readings
+        assert all((reading.value is None) == bool(reading.why) for reading in readings)
+    (seen,) = answer_to(handle, "look", T, ((os.getpid(), os.getpid()), (2**22 - 1, os.getpid()))).seen
+    assert seen.pid == os.getpid() and seen.private > 0
+
+
+def test_sensors_that_are_not_named_are_not_there(tmp_path: Path) -> None:
+    handle = Senses(tmp_path, ())
+    handle.start(T)
+    try:
+        assert answer_to(handle, "heat", T).readings == ()
+        assert all(reading.sense != "heat" for reading in answer_to(handle, "gpu", T).readings)
+    finally:
+        handle.close()
+
+
+def test_nothing_is_replaced_while_it_answers(handle: Senses) -> None:
+    pid = handle.pid
+    for n in range(5):
+        answer_to(handle, "memory", T + n * 100)
+        handle.tend(T + n * 100 + 99)
+    assert handle.pid == pid and handle.why == ""
+
+
+@pytest.mark.parametrize(("group", "patience"), [("memory", ANSWER_S), ("look", ANSWER_S), ("gpu", HUNG_S), ("disk", HUNG_S)])
+def test_what_hangs_is_waited_for_as_long_as_it_may_and_then_replaced(handle: Senses, group: Group, patience: float) -> None:
+    first = handle.pid
+    os.kill(first, signal.SIGSTOP)
+    handle.ask(group, T)
+    assert handle.hung(T + ANSWER_S - 0.1) == {}
+    assert handle.hung(T + ANSWER_S + 1) == {group: ANSWER_S + 1}
+    handle.tend(T + patience - 0.1)
+    assert handle.pid == first and alive(first) and handle.why == ""
+    handle.tend(T + patience + 0.1)
+    assert group in handle.why
+    until(handle.ended)
+    handle.tend(T + patience + START_AGAIN_S)
+    assert handle.pid != first and handle.why == ""
+    answer_to(handle, group, T + patience + START_AGAIN_S)
+
+
+def test_one_that_cannot_be_ended_is_left_behind_and_another_is_started(handle: Senses, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = handle.pid
+    os.kill(first, signal.SIGSTOP)
+    handle.ask("memory", T)
+    with monkeypatch.context() as patch:
+        patch.setattr(reaper, "send", lambda *_: None)  # as for a process in uninterruptible sleep
+        handle.tend(T + ANSWER_S + 1)
+    assert not handle.free("memory")
+    handle.tend(T + ANSWER_S + 1 + GIVE_UP_S + 0.1)
+    now = T + START_AGAIN_S + 1
+    handle.tend(now)
+    assert handle.pid != first and handle.pids == {first, handle.pid}, "it is still known as the jar's own"
+    answer_to(handle, "memory", now)
+    os.kill(first, signal.SIGKILL)
+
+    def collected() -> bool:
+        handle.tend(now)
+        return handle.pids == {handle.pid}
+
+    until(collected)
+    assert not Path(f"/proc/{first}").exists(), "and collected when it ends"
+
+
+def test_one_that_dies_is_started_again_but_not_at_once(handle: Senses) -> None:
+    first = handle.pid
+    os.kill(first, signal.SIGKILL)
+    until(handle.ended)
+    assert "started again" in handle.why and not handle.free("memory")
+    handle.start(T + START_AGAIN_S - 0.1)
+    assert handle.pid == 0
+    handle.start(T + START_AGAIN_S)
+    answer_to(handle, "memory", T)
+
+
+def test_a_process_that_cannot_be_made_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> tuple[int, int]:
+        raise OSError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(reaper, "spawn", refuse)
+    handle = Senses(tmp_path, ("*",))
+    handle.start(T)
+    assert handle.sock is None and "Resource temporarily unavailable" in handle.why
+
+
+def test_nonsense_from_it_is_dropped(handle: Senses) -> None:
+    assert handle.sock is not None
+    handle.sock.close()
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    handle.sock = ours
+    ours.setblocking(False)
+    theirs.send(b"\xff{")
+    assert handle.answers() == []
+    theirs.close()
+    assert handle.answers() == []
