@@ -60,11 +60,15 @@ def create(name: str) -> int:
     return fd
 
 
-def read(fd: int) -> Vitals:
-    """What is there now; all zero if the worker has not written yet or wrote nonsense. Never raises for its content."""
-    data = os.pread(fd, SIZE, 0)
-    if len(data) < SIZE or data[: len(_MAGIC)] != _MAGIC:
+def counters(fd: int) -> Vitals:
+    """As `read`, without the words: a fraction of what that costs."""
+    data = os.pread(fd, _AT_COUNTERS + _COUNTERS.size, 0)
+    if len(data) < _AT_COUNTERS + _COUNTERS.size or data[: len(_MAGIC)] != _MAGIC:
         return Vitals()
+    return _counted(data)
+
+
+def _counted(data: bytes, words: str = "", exit_words: str = "") -> Vitals:
     beat, tokens, decode, sent, turn, think, decoded, steps = _COUNTERS.unpack_from(data, _AT_COUNTERS)
     return Vitals(
         beat_ns=beat,
@@ -75,9 +79,17 @@ def read(fd: int) -> Vitals:
         think_ns=think,
         decoded=decoded,
         steps=steps,
-        words=_string(data, _AT_WORDS, WORDS_BYTES),
-        exit_words=_string(data, _AT_EXIT, EXIT_BYTES),
+        words=words,
+        exit_words=exit_words,
     )
+
+
+def read(fd: int) -> Vitals:
+    """What is there now; all zero if the worker has not written yet or wrote nonsense. Never raises for its content."""
+    data = os.pread(fd, SIZE, 0)
+    if len(data) < SIZE or data[: len(_MAGIC)] != _MAGIC:
+        return Vitals()
+    return _counted(data, _string(data, _AT_WORDS, WORDS_BYTES), _string(data, _AT_EXIT, EXIT_BYTES))
 
 
 def _string(data: bytes, at: int, room: int) -> str:

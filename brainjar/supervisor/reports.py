@@ -56,7 +56,7 @@ class Reports:
             since = self._keeper.gate.waiting_since(worker.name)
             if since is not None:
                 waiting[worker.name] = round(now - since, 3)
-            seen = worker.vitals()
+            seen = worker.counters()
             beat: dict[str, Any] = {
                 "state": worker.shown(self._keeper.gate),
                 "pid": worker.pid if worker.alive else None,

@@ -172,7 +172,7 @@ class Verdicts:
         for worker, process in self._living():
             if worker.phase is not Phase.READY or (process.intent is not None and not process.intent.endswith(STALLED)):
                 continue
-            seen = worker.vitals()
+            seen = worker.counters()
             step = process.stall.look(
                 now,
                 beat=seen.beat_ns,
@@ -189,7 +189,7 @@ class Verdicts:
         if silent >= stuck:
             how = f"has given no sign of life for {silent:.0f} s"
         text = f"{worker.name} {how}: {_STALL_STEPS[step]}"
-        seen = worker.vitals()
+        seen = worker.counters()
         reading = {"silent_s": round(silent, 1), "stuck_s": round(stuck, 1), "decoded": seen.decoded, "tokens": seen.tokens}
         self.say("VERDICT", worker, text, {"step": step, "kind": STALLED, "mark": self._config.stall, "readings": [reading]})
         process.condemned = self.dry_run

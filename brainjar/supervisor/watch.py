@@ -1,7 +1,7 @@
 """The supervisor's own look at the memory of each worker: the third layer of the cap, the warning before it, and leaks.
 
-Cheap counters each beat, in the loop; exact ones from `senses`, as often as `watchdog.interval` says or when the cheap ones have
-moved. Judgement is `watchdog.private`'s and `watchdog.leak`'s.
+Cheap counters each beat, in the loop; exact ones from `senses`, as seldom as headroom allows. Judgement is `watchdog.private`'s and
+`watchdog.leak`'s.
 """
 
 from __future__ import annotations
@@ -51,7 +51,10 @@ class Watch:
             found = memory.cheap(process.pid)
             if found is None:
                 continue
-            process.own.cheap(found.anonymous)
+            process.own.cheap(found)
+            if (estimate := process.own.estimate) is not None:
+                process.growth.add(now, estimate)
+                self._leaks(worker, process)
             self._nearness(worker, process, found.data)
             if not self._is_zygote(process.zygote) and process.own.orphaned():
                 self._over(worker, process)
@@ -78,12 +81,10 @@ class Watch:
             if process.pid not in by_pid or not self._is_zygote(process.zygote):
                 continue
             one = by_pid[process.pid]
-            process.growth.add(now, one.private)
-            if process.own.exact(one.private, one.anonymous, now):
+            if process.own.exact(one.private, memory.Cheap(*one.cheap), now):
                 self._over(worker, process)
             else:
                 over = over or one.private > process.own.cap
-                self._leaks(worker, process)
         if over:
             self.ask(now)
 

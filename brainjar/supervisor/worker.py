@@ -220,6 +220,10 @@ class Worker:
     def vitals(self) -> vital.Vitals:
         return vital.read(self.process.vitals) if self.process else vital.Vitals()
 
+    def counters(self) -> vital.Vitals:
+        """Its vitals without the words."""
+        return vital.counters(self.process.vitals) if self.process else vital.Vitals()
+
     def measure_rate(self, now: vital.Vitals) -> float:
         """Tokens per second of thinking, over the newest stretch that had any."""
         tokens, think = self._rate_from

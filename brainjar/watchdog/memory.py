@@ -8,7 +8,7 @@ from __future__ import annotations
 import resource
 from typing import Final, NamedTuple
 
-_PAGE: Final = resource.getpagesize()
+PAGE: Final = resource.getpagesize()
 
 
 class Exact(NamedTuple):
@@ -21,12 +21,14 @@ class Exact(NamedTuple):
 
 
 class Cheap(NamedTuple):
-    """From statm: 20 µs. Bytes."""
+    """From statm and stat: 40 µs."""
 
     anonymous: int
-    """Resident minus what belongs to files and shared memory; pages shared with a zygote included: it grows by what is touched first."""
+    """Resident bytes, neither of files nor shared memory; pages shared with a zygote included. It grows by what is touched first."""
     data: int
-    """Private writable address space and stack: what RLIMIT_DATA counts, and the stack."""
+    """Bytes of private writable address space and stack: what RLIMIT_DATA counts, and the stack."""
+    faults: int
+    """Page faults without a disk, of all its threads: each page that is copied on write is one."""
 
 
 def cheap(pid: int) -> Cheap | None:
@@ -34,7 +36,9 @@ def cheap(pid: int) -> Cheap | None:
     try:
         with open(f"/proc/{pid}/statm", "rb") as f:
             fields = f.read().split()
-        return Cheap(max(0, int(fields[1]) - int(fields[2])) * _PAGE, int(fields[5]) * _PAGE)
+        with open(f"/proc/{pid}/stat", "rb") as f:
+            faults = int(f.read().rpartition(b")")[2].split()[7])
+        return Cheap(max(0, int(fields[1]) - int(fields[2])) * PAGE, int(fields[5]) * PAGE, faults)
     except (OSError, ValueError, IndexError):
         return None
 

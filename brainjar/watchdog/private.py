@@ -1,8 +1,10 @@
 """What a worker owns alone, followed over its life, and when that is past its cap. Pure: readings and times in, verdicts out.
 
-The cheap reading (`anonymous`) counts inherited pages from birth on, so only its growth means something; it misses pages
-that are copied on write. The exact one counts everything, as long as the zygote lives that the rest is shared with. The
-estimate is the last exact one and what the cheap one has grown since.
+The cheap reading (`memory.cheap`) counts inherited pages from birth on, so only its growth means something; it misses pages
+that are copied on write, each of which however costs a page fault. The exact one counts everything, as long as the zygote lives that
+the rest is shared with. So what the last exact one said, and what resident memory has grown since, is the estimate; that
+and a page for each fault since is the most that it can be. An exact reading is asked for when the most has moved by a
+part of the cap that matters, and else seldom.
 
 Nobody is killed on one reading: the one that is past the cap is read again at once, and the second one counts.
 """
@@ -11,14 +13,17 @@ from __future__ import annotations
 
 from typing import Final
 
+from brainjar.watchdog.memory import PAGE, Cheap
+
 NEAR: Final = 16
-"""An exact reading is worth its milliseconds when the estimate has moved by 1/16 of the cap."""
+"""An exact reading is worth its milliseconds when what it would find may have moved by 1/16 of the cap."""
+SELDOM: Final = 12
+"""And else each 12th interval: a reading costs more than all else that is sensed."""
 WARN, REARM = 0.95, 0.90
 """Shares of a cap: who comes over the first is warned, once, until it has been below the second."""
-ABOUT: Final = 0.9
-"""Beats come about as often as the interval may ask for: one that is a little early counts."""
 LOOK_AGAIN_S: Final = 1.0
-"""At least this between two exact readings that nothing but such a move asks for."""
+"""At least this between two exact readings of a worker within its cap."""
+_NONE: Final = Cheap(0, 0, 0)
 
 
 class PrivateMemory:
@@ -28,39 +33,53 @@ class PrivateMemory:
         self.cap = cap
         self.peak = 0
         self._exact: int | None = None
-        self._anonymous_then = 0
-        self._anonymous_now: int | None = None
+        self._then = _NONE
+        self._now: Cheap | None = None
         self._looked_at: float | None = None
         self._over = 0
-        self.looked = False
+
+    @property
+    def looked(self) -> bool:
         """An exact reading has come at least once."""
+        return self._exact is not None
 
     @property
     def estimate(self) -> int | None:
         """None before the first exact reading."""
-        if self._exact is None or self._anonymous_now is None:
+        if self._exact is None or self._now is None:
             return self._exact
-        return max(0, self._exact + self._anonymous_now - self._anonymous_then)
+        return max(0, self._exact + self._now.anonymous - self._then.anonymous)
 
-    def cheap(self, anonymous: int) -> None:
-        self._anonymous_now = anonymous
+    @property
+    def most(self) -> int | None:
+        """It cannot own more; None before the first exact reading."""
+        if self._exact is None or self._now is None:
+            return self._exact
+        return self._exact + max(0, self._now.anonymous - self._then.anonymous) + PAGE * max(0, self._now.faults - self._then.faults)
+
+    def cheap(self, found: Cheap) -> None:
+        self._now = found
         self.peak = max(self.peak, self.estimate or 0)
 
     def wants_exact(self, now: float, interval: float) -> bool:
         """Whether the exact reader should look."""
-        if self._looked_at is None or self._over:
+        if self._exact is None or self._looked_at is None or self._over:
             return True
         since = now - self._looked_at
-        if since >= ABOUT * interval:
+        if since >= SELDOM * interval:
             return True
-        estimate = self.estimate
-        moved = abs((estimate or 0) - (self._exact or 0)) >= self.cap // NEAR or (estimate or 0) > self.cap
+        most, shrunk = self.most or 0, self._exact - (self.estimate or 0)
+        moved = max(most - self._exact, shrunk) >= self.cap // NEAR or most > self.cap
         return moved and since >= LOOK_AGAIN_S
 
-    def exact(self, private: int, anonymous: int, now: float) -> bool:
-        """Take an exact reading of a worker whose zygote has its memory still. Return whether it is past its cap, twice in a row."""
-        self._exact, self._anonymous_then, self._anonymous_now = private, anonymous, anonymous
-        self._looked_at, self.looked = now, True
+    def exact(self, private: int, at: Cheap, now: float) -> bool:
+        """Take an exact reading of a worker whose zygote has its memory still, and what the cheap one said just before.
+
+        Return whether it is past its cap, twice in a row.
+        """
+        self._exact, self._then, self._looked_at = private, at, now
+        if self._now is None or self._now.faults <= at.faults:
+            self._now = at
         self.peak = max(self.peak, private)
         return self._judge(private)
 

@@ -40,8 +40,8 @@ class Seen(msgspec.Struct, frozen=True, array_like=True):
     pid: int
     private: int
     shared_memory: int
-    anonymous: int
-    """At the same moment, by the cheap reader."""
+    cheap: tuple[int, int, int]
+    """Just before, by the cheap reader (`memory.Cheap`)."""
 
 
 class Question(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

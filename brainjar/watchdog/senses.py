@@ -43,7 +43,7 @@ def look(pairs: Iterable[tuple[int, int]]) -> tuple[Seen, ...]:
         before = memory.cheap(pid)
         found = memory.exact(pid)
         if found is not None and before is not None and memory.has_memory(zygote):
-            seen.append(Seen(pid, found.private, found.shared_memory, before.anonymous))
+            seen.append(Seen(pid, found.private, found.shared_memory, before))
     return tuple(seen)
 
 
