@@ -12,7 +12,7 @@ Everything is JSON. Times are Unix seconds (float) where people read them; durat
 
 from __future__ import annotations
 
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 
@@ -272,19 +272,24 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
 # ── voice: worker -> supervisor ───────────────────────────────────────────────────────────────────────────────────────
 
 
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**62)]
+Seconds = Annotated[float, msgspec.Meta(ge=0, le=1e12)]
+"""What a worker says is reckoned with: no number that breaks that is a message."""
+
+
 class Ready(msgspec.Struct, frozen=True, kw_only=True, tag="ready"):
     """The worker has all it needs: model, context, mind, sockets."""
 
-    threads: int
-    restored_tokens: int
+    threads: Count
+    restored_tokens: Count
     """Tokens of its past that it holds without having read them again."""
-    remembered: int
+    remembered: Count
     """Lines found in its mind."""
-    rlimit_bytes: int
+    rlimit_bytes: Count
     """RLIMIT_DATA as it was set, the memory that it inherited included."""
-    baseline_bytes: int
+    baseline_bytes: Count
     """VmData at birth without the inherited context: where the budget starts."""
-    n_ctx: int = 0
+    n_ctx: Count = 0
     """Its window, in tokens."""
     sandbox: tuple[Guard, ...] = ()
 
@@ -292,31 +297,31 @@ class Ready(msgspec.Struct, frozen=True, kw_only=True, tag="ready"):
 class Ask(msgspec.Struct, frozen=True, kw_only=True, tag="ask"):
     """Asks for the inference lease. Repeated until it is granted: asking twice changes nothing."""
 
-    request: int
+    request: Count
     """Counts up with each time that it needs the lease anew."""
 
 
 class Yield(msgspec.Struct, frozen=True, kw_only=True, tag="yield"):
     """Gives the lease back."""
 
-    request: int
+    request: Count
 
 
 class Token(msgspec.Struct, frozen=True, kw_only=True, tag="token"):
     """Words as they come. `n` counts the pieces of this life; `turn` its thoughts."""
 
-    n: int
-    turn: int
+    n: Count
+    turn: Count
     text: str
 
 
 class Thought(msgspec.Struct, frozen=True, kw_only=True, tag="thought"):
     """A finished thought, already committed to the mind as line `line`."""
 
-    line: int
-    turn: int
-    tokens: int
-    seconds: float
+    line: Count
+    turn: Count
+    tokens: Count
+    seconds: Seconds
     text: str
 
 

@@ -92,14 +92,24 @@ def test_every_word_to_a_worker_is_read_as_it_was_said(kind: type, data: st.Data
 @example(b'{"type":"heard","by":"god","life":1,"text":""}')
 @example(b'{"type":"trouble","what":"a","x":' + b"[" * 60_000)
 @example(b'{"type":"trouble","what":"a","x":' + b"[" * 30_000 + b"]" * 30_000 + b"}")
-@example(b'{"type":"ask","turn":1e30}')
-@example(b'{"type":"ask","turn":' + b"9" * 60_000 + b"}")
+@example(b'{"type":"ask","request":1e30}')
+@example(b'{"type":"ask","request":' + b"9" * 60_000 + b"}")
 def test_no_bytes_of_a_worker_raise_anything_but_a_decode_error(body: bytes) -> None:
     try:
         said = messages.decode_voice(body)
     except msgspec.DecodeError:
         return
     messages.encode(said)
+
+
+@pytest.mark.parametrize("number", ["-1", str(2**62 + 1), "9" * 400, "-" + "9" * 5000, "1.5"])
+@pytest.mark.parametrize("field", ["threads", "restored_tokens", "remembered", "rlimit_bytes", "baseline_bytes", "n_ctx"])
+def test_no_number_of_a_worker_is_one_that_cannot_be_reckoned_with(field: str, number: str) -> None:
+    good = {"threads": 1, "restored_tokens": 0, "remembered": 0, "rlimit_bytes": 2**62, "baseline_bytes": 0, "n_ctx": 512}
+    assert messages.decode_voice(json.dumps({"type": "ready"} | good).encode())
+    body = json.dumps({"type": "ready"} | good | {field: "HERE"}).replace('"HERE"', number)
+    with pytest.raises(msgspec.DecodeError):
+        messages.decode_voice(body.encode())
 
 
 def test_what_a_worker_may_not_say_is_not_read() -> None:

@@ -227,8 +227,9 @@ class Life:
     def _wait_for_lease(self) -> None:
         self.turn += 1
         self.vitals.set(turn=self.turn)
-        self._ask_lease()
-        self._commit_inbox()
+        while self.granted != self.request or not self.granted:
+            self._ask_lease()
+            self._commit_inbox()  # a disk that is full takes the lease back: then it is asked for anew
 
     def _ask_lease(self) -> None:
         self.request += 1
@@ -378,7 +379,8 @@ class Life:
             self._listen(0)
         except Stopped:
             pass
-        return self.stopping or self.revoked
+        # a model whose state cannot be cut would lose all of it: it gives the lease back between two decodes
+        return self.stopping or (self.revoked and self.engine.can_cut())
 
     def _decoding(self, begins: bool) -> None:
         self.vitals.set(decode_ns=time.monotonic_ns() if begins else 0, decoded=self.engine.computed)
@@ -431,6 +433,9 @@ class Life:
             except sqlite3.OperationalError as error:
                 if time.monotonic() > until:
                     raise
+                if self.granted == self.request != 0:  # others need no disk to think
+                    self.granted, self.revoked = 0, False
+                    self.say(Yield(request=self.request), wait_ms=SAY_WAIT_MS)
                 if not said:
                     self.say(Trouble(what=f"cannot write {self.birth.mind}: {error}; thinking waits until it can"), wait_ms=SAY_WAIT_MS)
                     said = True

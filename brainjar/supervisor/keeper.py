@@ -14,6 +14,7 @@ import msgspec
 import zmq
 
 from brainjar.config import Config, Model
+from brainjar.isolation import rlimits
 from brainjar.ledger import Ledger
 from brainjar.messages import (
     NO_NETWORK,
@@ -77,6 +78,8 @@ class Keeper:
         """As last looked at; a death looks again."""
         self.closing = False
         """The jar is stopping: nothing is started any more."""
+        self.danger: Callable[[], str] = lambda: ""
+        """Why nobody may be born just now; "" while births are free."""
         # so many that the pause can grow to its end, whatever the intensity
         remembered = config.restart.intensity + restart.DOUBLINGS
         self.workers = {p.name: Worker(p, ledger.record(p.name), time.time(), remembered, housing.rooms[p.name]) for p in config.personas}
@@ -96,9 +99,13 @@ class Keeper:
 
     def happen(self, worker: Worker, event: Event) -> None:
         if event is Event.STOP and worker.phase is Phase.READY and worker.process is not None and worker.process.intent is not None:
-            worker.stop_when_buried = True  # it has been killed already: that is a death, whatever is asked after it
+            worker.stop_when_buried = True  # it was told to end already: that is a death, whatever is asked after it
+            worker.process.ends_by = worker.process.ends_by or self.clock() + STOP_S
             return
         if event is Event.START and self.closing:
+            return
+        if event is Event.LOADED and worker.phase is Phase.LOADING and (danger := self.danger()):
+            self.hold(worker, danger)
             return
         phase, actions = step(worker.phase, event)
         shown = SHOWN[worker.phase]
@@ -128,6 +135,9 @@ class Keeper:
     # ── actions: birth ──
 
     def _load(self, worker: Worker) -> None:
+        if danger := self.danger():
+            self.hold(worker, danger)
+            return
         if worker.reason.startswith(HELD):
             worker.reason = ""
         zygote = self.zygotes[worker.persona.model]
@@ -206,6 +216,7 @@ class Keeper:
     def ready(self, worker: Worker, message: Ready) -> None:
         if worker.process is not None and worker.process.ready is None:
             worker.process.ready = message
+            worker.process.data_limit = rlimits.data_limit(worker.process.pid)
             self.happen(worker, Event.READY)
 
     def _announce(self, worker: Worker) -> None:
@@ -328,7 +339,6 @@ class Keeper:
         process = worker.process
         assert process is not None and process.wait is not None
         unasked = process.wait.signal == signal.SIGKILL and process.intent is None  # only then do the kernel's counts matter
-        limit = process.ready.rlimit_bytes - process.ready.baseline_bytes if process.ready is not None else None
         return Evidence(
             exit_code=process.wait.exit_code,
             signal=process.wait.signal,
@@ -336,7 +346,7 @@ class Keeper:
             exit_words=worker.vitals().exit_words or None,
             stderr=logs.tail(process.stderr, process.log_from),
             ready=process.ready is not None,
-            rlimit_bytes=limit,
+            rlimit_bytes=None if process.data_limit is None else worker.persona.memory,
             private_bytes=process.own.estimate,
             verdict=process.verdict,
             cgroup=self.housing.counts(worker.name, self.clock()) if unasked and process.joined else None,
@@ -443,8 +453,10 @@ class Keeper:
         if worker.name in self.gate.holders and not anew:
             self._let_in(worker)  # what it was told before was lost
             return
-        if anew:
-            self.gate.release(worker.name)  # that it gave back the one before was lost
+        if worker.name in self.gate.holders:
+            self._let_go(worker)  # that it gave back the one before was lost
+        elif anew:
+            self.gate.release(worker.name)
         persona = worker.persona
         claim = Claim(persona.threads, None if persona.floats else persona.cpus, persona.priority)
         self.gate.ask(worker.name, self.clock(), claim)
@@ -456,7 +468,12 @@ class Keeper:
         if process is None or request != process.request:
             return  # of a lease that was taken from it before
         process.gave_back = True
-        process.stall.yielded()
+        if worker.name in self.gate.holders:
+            process.stall.yielded()
+            self._let_go(worker)
+
+    def _let_go(self, worker: Worker) -> None:
+        """A holder's lease is free again."""
         self.free_lease(worker)
         if worker.paused:
             self._changed(worker)
@@ -464,27 +481,30 @@ class Keeper:
     def revoke(self, worker: Worker) -> None:
         """Have it give the lease back at once."""
         if worker.process is not None:
-            worker.process.gave_back = False
+            worker.process.gave_back = worker.name not in self.gate.holders
             self.tell(worker, Revoke(request=worker.process.request))
 
     def pause(self, worker: Worker, why: str) -> None:
         """It stops thinking, at once, and keeps its life. It goes on, at the same token, when no reason is left."""
+        before = worker.shown(self.gate)
         if why not in worker.paused:
             worker.paused.append(why)
         self.gate.bar(worker.name)
         if worker.name in self.gate.holders:
             self.revoke(worker)  # it is paused when it has given back
-        else:
+        elif worker.shown(self.gate) != before:
             self._changed(worker)
 
     def resume(self, worker: Worker, why: str) -> None:
         """Take one reason to pause back."""
+        before = worker.shown(self.gate)
         if why in worker.paused:
             worker.paused.remove(why)
         if not worker.paused:
             self.gate.unbar(worker.name)
+            if before == "paused":
+                self._changed(worker)
             self.grant()
-        self._changed(worker)
 
     def _changed(self, worker: Worker) -> None:
         worker.since = time.time()

@@ -3,7 +3,8 @@
 Phases are private; `SHOWN` translates them into the states that people see. Actions are names; the loop carries them out
 in order. A pair that is not in the table is one where nothing happens: `step` returns the same phase and no actions.
 
-Every phase but READY, STOPPED and LOADING has a deadline (`loop.Worker.deadline`), after which DEADLINE happens to it.
+Every phase but READY, STOPPED and LOADING has a deadline (`loop.Worker.deadline`), after which DEADLINE happens to it; LOADING has
+one while its birth is held.
 """
 
 from __future__ import annotations
@@ -71,6 +72,7 @@ TABLE: Final[dict[tuple[Phase, Event], Step]] = {
     (Phase.STOPPED, Event.START): (Phase.LOADING, ("load",)),
     (Phase.LOADING, Event.LOADED): (Phase.STARTING, ("fork",)),
     (Phase.LOADING, Event.UNLOADED): (Phase.BACKOFF, ("retry_later",)),
+    (Phase.LOADING, Event.DEADLINE): (Phase.LOADING, ("load",)),
     (Phase.LOADING, Event.STOP): (Phase.STOPPED, ()),
     (Phase.STARTING, Event.HELLO): (Phase.STARTING, ("hand_over",)),
     (Phase.STARTING, Event.READY): (Phase.READY, ("announce",)),

@@ -84,6 +84,7 @@ class Supervisor:
         self.keeper = Keeper(config, premises, ledger, self.bulletin, self._context, self.housing, clock)
         self.senses = Senses(premises.state_dir, config.watchdog.sensors, self.housing.groups.unified)
         self.verdicts = Verdicts(config.watchdog, self.keeper, self.bulletin, self.senses, dry_run=dry_run)
+        self.keeper.danger = lambda: self.verdicts.danger
         self.watch = Watch(self.keeper.workers, config.watchdog, self.senses, self._is_zygote, self.verdicts)
         self._reports = Reports(config.jar.name, self.keeper, self.verdicts, self.bulletin, ledger)
         self.orders = Orders(self.keeper, self._reports.status, self.stop)
@@ -300,7 +301,7 @@ class Supervisor:
     def _attend_senses(self, ready: dict[Any, int], now: float) -> None:
         senses = self.senses
         if senses.sock is not None and senses.sock.fileno() in ready:
-            for answer in senses.answers():
+            for answer in senses.answers(now):
                 if answer.group == "look":
                     self.watch.answered(answer.seen, now)
                 else:
@@ -343,14 +344,17 @@ class Supervisor:
             case Token(n=n, turn=turn, text=text):
                 self._announce(worker, "TOKEN", text[:TEXT_BYTES], {"n": n, "turn": turn})
             case Ask(request=request):
-                self.keeper.ask_lease(worker, request)
+                if worker.process is not None and worker.process.recycle == "when it asks":
+                    self.keeper.recycle(worker)
+                else:
+                    self.keeper.ask_lease(worker, request)
             case Yield(request=request):
                 self.keeper.give_back(worker, request)
             case Thought(text=text):
                 self._announce(worker, "THOUGHT", text, _without(message, "text"))
                 self.keeper.spread(worker, text)
-                if worker.process is not None and worker.process.recycle:
-                    self.keeper.recycle(worker)
+                if worker.process is not None and worker.process.recycle == "after its thought":
+                    worker.process.recycle = "when it asks"  # and its context is left to the next life
             case Ready():
                 self.keeper.ready(worker, message)
                 self.watch.ask(self.clock())

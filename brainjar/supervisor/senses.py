@@ -23,7 +23,10 @@ ANSWER_S: Final = 5.0
 VITAL: Final[frozenset[Group]] = frozenset({"memory", "look"})
 """Without these the box is in danger unseen: the process is replaced at once. Others have `HUNG_S` to come back."""
 HUNG_S: Final = 60.0
+FIRST_S: Final = 30.0
+"""For the first answer: Python starts slowly from a card, or when memory is short."""
 START_AGAIN_S: Final = 10.0
+"""Doubled with each that could not be ended."""
 GIVE_UP_S: Final = 2.0
 """After SIGKILL: what a driver holds is not waited for."""
 _answer = msgspec.json.Decoder(Answer)
@@ -46,6 +49,8 @@ class Senses:
         self._asked: dict[Group, float] = {}
         self._retry_at = 0.0
         self._killed_at: float | None = None
+        self._answered = False
+        """It has answered since it was started."""
         self._abandoned: dict[int, int] = {}
         """pid -> pidfd of those that SIGKILL did not end."""
 
@@ -57,22 +62,26 @@ class Senses:
         """Start it where it does not run and may be tried again."""
         if self.pidfd >= 0 or now < self._retry_at:
             return
-        self._retry_at = now + START_AGAIN_S
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        self._retry_at = now + START_AGAIN_S * 2 ** min(len(self._abandoned), 8)
+        try:
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        except OSError as error:
+            self.why = f"no socket for its process: {error.strerror}"
+            return
         argv = [sys.executable, "-m", "brainjar.watchdog.senses", "3", str(os.getpid()), self._task]
         env = {key: os.environ[key] for key in ("PATH", "LD_LIBRARY_PATH") if key in os.environ} | paths.import_environment()
         try:
-            self.pid, self.pidfd = reaper.spawn(argv, env, {0: null, 1: null, 2: null, 3: theirs.fileno()}, own_session=True)
+            with open(os.devnull, "r+b", buffering=0) as null:
+                nowhere = dict.fromkeys((0, 1, 2), null.fileno())
+                self.pid, self.pidfd = reaper.spawn(argv, env, nowhere | {3: theirs.fileno()}, own_session=True)
         except OSError as error:
             self.why = f"its process could not be made: {error.strerror}"
             ours.close()
             return
         finally:
             theirs.close()
-            os.close(null)
         ours.setblocking(False)
-        self.sock, self.why, self._killed_at = ours, "", None
+        self.sock, self.why, self._killed_at, self._answered = ours, "", None, False
         self._asked.clear()
 
     def free(self, group: Group) -> bool:
@@ -89,8 +98,8 @@ class Senses:
             return  # its pidfd tells
         self._asked[group] = now
 
-    def answers(self) -> list[Answer]:
-        """All that it has said."""
+    def answers(self, now: float) -> list[Answer]:
+        """All that it has said, but what was asked so long ago that it may no longer be true."""
         found = []
         while self.sock is not None:
             try:
@@ -98,23 +107,27 @@ class Senses:
                 answer = _answer.decode(body)
             except (OSError, msgspec.DecodeError):
                 break
-            self._asked.pop(answer.group, None)
-            found.append(answer)
+            self._answered = True
+            if now - self._asked.pop(answer.group, now) <= ANSWER_S:
+                found.append(answer)
         return found
 
     def hung(self, now: float) -> dict[Group, float]:
         """What has been waited for too long, and how long."""
-        return {group: now - at for group, at in self._asked.items() if now - at > ANSWER_S}
+        patience = ANSWER_S if self._answered else FIRST_S
+        return {group: now - at for group, at in self._asked.items() if now - at > patience}
 
     def tend(self, now: float) -> None:
         """Start, replace, give up: once a beat."""
         self._abandoned = {pid: pidfd for pid, pidfd in self._abandoned.items() if not self._collected(pid, pidfd)}
         if self._killed_at is not None and self.pidfd >= 0 and now - self._killed_at > GIVE_UP_S:
-            self._abandoned[self.pid] = os.dup(self.pidfd)
+            self._abandoned[self.pid], self.pidfd = self.pidfd, -1
             self._forget("its process hangs and cannot be ended; another is started")
         if self._killed_at is None:
             hung = self.hung(now)
-            if VITAL & hung.keys() or any(since > HUNG_S for since in hung.values()):
+            # a driver that holds one process for ever would hold the next one too
+            driver = not self._abandoned and any(since > HUNG_S for since in hung.values())
+            if VITAL & hung.keys() or driver:
                 self.kill()
                 self._killed_at = now
                 self.why = f"its process gave no answer for {max(hung.values()):.0f} s ({', '.join(sorted(hung))}), and is replaced"

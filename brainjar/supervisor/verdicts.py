@@ -1,11 +1,12 @@
 """The watchdog at work: asks the senses when it is time, has `watchdog.policy` and `watchdog.stall` judge, carries out what they
-say. Every step goes to the bus and into the ledger, with the readings that led to it, before it is taken.
+say. Every step goes to the bus and into the ledger, with the readings that led to it.
 
 With `dry_run` everything is sensed, judged and said, and nothing is done.
 """
 
 from __future__ import annotations
 
+import math
 import signal
 from collections.abc import Iterable
 from typing import Any, Final
@@ -34,6 +35,7 @@ _STALL_STEPS: Final[dict[stall.Step, str]] = {
     "abort": "it is aborted, and says where it hangs",
     "kill": "it is killed",
 }
+KEEP_AGAIN_S: Final = 60.0
 NVML_FIRST_S: Final = 2.0
 """After the start: the first look at a driver must not slow the first birth."""
 
@@ -48,6 +50,7 @@ class Verdicts:
         self.policy = Policy(config)
         self._marks = marks(config)
         self._due: dict[Group, float] = dict.fromkeys(GROUPS, 0.0)
+        self._kept_at: dict[str, float] = {}
         self._due["gpu"] = self._due["heat"] = keeper.clock() + NVML_FIRST_S
 
     # ── sensing ──
@@ -74,15 +77,26 @@ class Verdicts:
 
     def beat(self, now: float) -> None:
         """Once a second or so: what hangs has no value."""
+        gone: list[Reading] = []
         for group, since in self._senses.hung(now).items():
             why = f"has not answered for {since:.0f} s"
-            gone = [Reading(sense=r.sense, where=r.where, why=why) for r in self.policy.newest if sampling.OF[r.sense] == group]
-            self._judge(now, gone)
+            of_group = [(r.sense, r.where) for r in self.policy.newest if sampling.OF[r.sense] == group]
+            of_group = of_group or [(sense, "") for sense, one in sampling.OF.items() if one == group]
+            gone += [Reading(sense=sense, where=where, why=why) for sense, where in of_group]
+        self._judge(now, gone)
 
     def answered(self, answer: Answer, now: float) -> None:
         if answer.group == "trigger":
             self._due["memory"] = now
             return
+        said = {reading.key for reading in answer.readings}
+        why = answer.why or "is no longer there"
+        for reading in self.policy.newest:
+            if sampling.OF[reading.sense] == answer.group and reading.key not in said and (answer.why or not self.policy.drop(reading.key)):
+                said.add(reading.key)
+                answer = msgspec.structs.replace(
+                    answer, readings=(*answer.readings, Reading(sense=reading.sense, where=reading.where, why=why))
+                )
         self._judge(now, answer.readings)
         mine = (reading for reading in self.policy.newest if sampling.OF[reading.sense] == answer.group)
         wait = sampling.until_next(mine, self._marks, self._config.interval).get(answer.group, self._config.interval)
@@ -106,7 +120,7 @@ class Verdicts:
                 pid=process.pid,
                 expendable=worker.persona.expendable,
                 private_bytes=process.own.estimate or 0,
-                paused=bool(worker.paused),
+                paused=bool(worker.paused) and worker.name not in self._keeper.gate.holders,
                 ending=process.intent is not None or worker.phase is not Phase.READY,
             )
             for worker, process in self._living()
@@ -121,7 +135,9 @@ class Verdicts:
         worker = self._keeper.workers[verdict.persona] if verdict.persona is not None else None
         readings = msgspec.to_builtins(verdict.readings)
         metadata = {"step": verdict.step, "kind": verdict.sense, "where": verdict.where, "mark": verdict.mark, "readings": readings}
-        self.say("PRESSURE" if worker is None else "VERDICT", worker, verdict.text, metadata)
+        key = f"{verdict.sense} {verdict.where}"
+        kept = worker is not None or (verdict.lasting and self._rarely(key))
+        self.say("PRESSURE" if worker is None else "VERDICT", worker, verdict.text, metadata, kept=kept)
         if worker is None or self.dry_run:
             return
         match verdict.step:
@@ -135,20 +151,28 @@ class Verdicts:
             case "spare" if worker.process is not None:
                 worker.process.intent = worker.process.verdict = None
 
-    def say(self, type: Type, worker: Worker | None, text: str, metadata: dict[str, Any]) -> None:
-        """On the bus, and on record."""
+    def _rarely(self, key: str) -> bool:
+        """Once a minute for each key: what flaps must not fill the ledger."""
+        now = self._keeper.clock()
+        if now - self._kept_at.get(key, float("-inf")) < KEEP_AGAIN_S:
+            return False
+        self._kept_at[key] = now
+        return True
+
+    def say(self, type: Type, worker: Worker | None, text: str, metadata: dict[str, Any], *, kept: bool = True) -> None:
+        """On the bus, and if it is `kept` on record."""
         sender, life, deaths = (JAR, 0, 0) if worker is None else (worker.name, worker.life, worker.deaths)
         text = f"(dry run, nothing is done) {text}" if self.dry_run and type == "VERDICT" else text
         metadata |= {"dry_run": self.dry_run}
-        self._bulletin.announce(type, sender, text, life=life, deaths=deaths, metadata=metadata, journal=True)
+        self._bulletin.announce(type, sender, text, life=life, deaths=deaths, metadata=metadata, journal=kept)
 
     # ── the worker: memory (`watch.Acts`) ──
 
     def over(self, worker: Worker, text: str, readings: dict[str, Any]) -> None:
         assert worker.process is not None
-        if self.dry_run and worker.process.condemned:
+        if self.dry_run and "cap" in worker.process.said:
             return
-        worker.process.condemned = True
+        worker.process.said.add("cap")
         self.say("VERDICT", worker, text, {"step": "kill", "kind": "cap", "readings": [readings]})
         if not self.dry_run:
             self._keeper.end(worker, signal.SIGKILL, "cap", text)
@@ -156,13 +180,14 @@ class Verdicts:
     def near(self, worker: Worker, used: int, limit: int, layer: str) -> None:
         text = f"{worker.name} has {format_size(used)} of the {format_size(limit)} that it may have ({layer}), and is told so"
         readings = [{"layer": layer, "used_bytes": used, "limit_bytes": limit}]
-        self.say("PRESSURE", worker, text, {"step": "warn", "kind": "cap", "readings": readings})
+        metadata = {"step": "warn", "kind": "cap", "readings": readings}
+        self.say("PRESSURE", worker, text, metadata, kept=self._rarely(f"cap {worker.name}"))
         self._keeper.tell(worker, Near(used=used, limit=limit))
 
     def leaks(self, worker: Worker, text: str, readings: dict[str, Any]) -> None:
         self.say("VERDICT", worker, text, {"step": "recycle", "kind": "leak", "readings": [readings]})
         if self.dry_run and worker.process is not None:
-            worker.process.recycle = False
+            worker.process.recycle = "no"
             worker.process.growth.forget()
 
     # ── the worker: progress ──
@@ -180,19 +205,22 @@ class Verdicts:
                 holds=worker.name in self._keeper.gate.holders,
                 gave_back=process.gave_back,
             )
-            if step is not None and not (self.dry_run and process.condemned):
+            if step is not None:
                 self._stalled(worker, process, step)
 
     def _stalled(self, worker: Worker, process: Process, step: stall.Step) -> None:
         silent, stuck = process.stall.silent_s, process.stall.stuck_s
         how = f"has computed nothing for {stuck:.0f} s, with the lease"
-        if silent >= stuck:
+        if process.stall.owing_s >= max(silent, stuck):
+            how = f"has not given back the lease for {process.stall.owing_s:.0f} s"
+        elif silent >= stuck:
             how = f"has given no sign of life for {silent:.0f} s"
         text = f"{worker.name} {how}: {_STALL_STEPS[step]}"
         seen = worker.counters()
         reading = {"silent_s": round(silent, 1), "stuck_s": round(stuck, 1), "decoded": seen.decoded, "tokens": seen.tokens}
-        self.say("VERDICT", worker, text, {"step": step, "kind": STALLED, "mark": self._config.stall, "readings": [reading]})
-        process.condemned = self.dry_run
+        if (said := STALLED if self.dry_run else f"{STALLED} {step}") not in process.said or step == "revoke":
+            self.say("VERDICT", worker, text, {"step": step, "kind": STALLED, "mark": self._config.stall, "readings": [reading]})
+        process.said.add(said)
         if self.dry_run:
             return
         if step == "revoke":
@@ -217,13 +245,13 @@ class Verdicts:
                     value=None if reading.value is None else round(reading.value, 2),
                     why=reading.why,
                     level=_LEVELS[level] if mark is not None and (reading.value is not None or level) else "",
-                    mark=mark.past if mark is not None else None,
+                    mark=mark.past if mark is not None and math.isfinite(mark.past) else None,
                     used_bytes=reading.used_bytes,
                     total_bytes=reading.total_bytes,
                     note=reading.note,
                 )
             )
-        return WatchdogStatus(dry_run=self.dry_run, danger=self.policy.danger, blind=self._senses.why, senses=tuple(senses))
+        return WatchdogStatus(dry_run=self.dry_run, danger=self.danger, blind=self._senses.why, senses=tuple(senses))
 
 
 _LEVELS: Final[dict[Level, Any]] = {Level.CALM: "calm", Level.WARN: "warn", Level.PAST: "past", Level.OVER: "over"}

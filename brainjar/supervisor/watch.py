@@ -95,21 +95,19 @@ class Watch:
         self._acts.over(worker, text, {"layer": "watch", "private_bytes": estimate, "cap_bytes": own.cap})
 
     def _nearness(self, worker: Worker, process: Process, data: int) -> None:
-        ready = process.ready
-        assert ready is not None
-        layers = [("watch", process.own.estimate or 0, process.own.cap)]
-        if ready.rlimit_bytes > ready.baseline_bytes:
-            layers.append(("rlimit", max(0, data - ready.baseline_bytes), ready.rlimit_bytes - ready.baseline_bytes))
-        layer, used, limit = max(layers, key=lambda one: one[1] / one[2])
-        if process.nearness.crossed(used, limit):
-            self._acts.near(worker, used, limit, layer)
+        cap = process.own.cap
+        used, layer = process.own.estimate or 0, "watch"
+        if process.data_limit is not None and data - (process.data_limit - cap) > used:
+            used, layer = data - (process.data_limit - cap), "rlimit"
+        if process.nearness.crossed(used, cap):
+            self._acts.near(worker, used, cap, layer)
 
     def _leaks(self, worker: Worker, process: Process) -> None:
         """Where the window is meant to grow until the cap ends it, growth is no leak."""
         left = process.growth.reaches(process.own.cap)
-        if process.recycle or left is None or left >= self._config.leak_horizon or worker.persona.growth == "context":
+        if process.recycle != "no" or left is None or left >= self._config.leak_horizon or worker.persona.growth == "context":
             return
-        process.recycle = True
+        process.recycle = "after its thought"
         per_minute = int((process.growth.per_s or 0) * 60)
         text = (
             f"{worker.name} grows by {format_size(per_minute)} a minute and would be at its cap in {left:.0f} s:"

@@ -12,7 +12,7 @@ import socket
 import time
 from collections import deque
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 import zmq
 
@@ -64,12 +64,12 @@ class Process:
         self.nearness = Nearness()
         self.growth = Growth(watchdog.leak_window)
         self.stall = Stall(watchdog.stall)
-        self.recycle = False
-        """It is to end when it has finished its thought."""
+        self.recycle: Literal["no", "after its thought", "when it asks"] = "no"
+        """Whether it is to end, its context left to its next life."""
         self.ends_by: float | None = None
         """Monotonic; it was asked to end, and is killed then."""
-        self.condemned = False
-        """A dry run has said what it would do."""
+        self.said: set[str] = set()
+        """Verdicts that are said once."""
         self.joined = False
         """The kernel has said that it is in its cgroup."""
         self.started = started
@@ -77,6 +77,8 @@ class Process:
         self.ready_at: float | None = None
         self.ready_wall: float | None = None
         self.ready: Ready | None = None
+        self.data_limit: int | None = None
+        """Its RLIMIT_DATA at READY, as the kernel tells it: what it inherited, and its cap."""
         self.allowance = float(VOICE_BURST)
         self._earned_at = started
         self.heard = 0
@@ -85,7 +87,7 @@ class Process:
         self.request = 0
         """Its newest one for the lease; 0: none yet."""
         self.gave_back = True
-        """It has answered since a lease was taken back."""
+        """It has answered since its lease was wanted back."""
         self.cpus: tuple[int, ...] = ()
         self.intent: str | None = None
         self.verdict: str | None = None
@@ -254,13 +256,13 @@ class Worker:
         process = self.process
         if process is None or process.ready is None or not lives:
             return Layer(name="rlimit", limit_bytes=self.persona.memory, used_bytes=None, effective=False, counts=rlimits.COUNTS)
-        baseline = process.ready.baseline_bytes
+        cap = self.persona.memory
         limit = rlimits.data_limit(process.pid)
         used = rlimits.vm_data(process.pid)
         return Layer(
             name="rlimit",
-            limit_bytes=None if limit is None else limit - baseline,
-            used_bytes=None if used is None else max(0, used - baseline),
+            limit_bytes=None if limit is None else cap,
+            used_bytes=None if used is None or limit is None else max(0, used - (limit - cap)),
             effective=limit is not None,
             counts=rlimits.COUNTS,
             why="" if limit is not None else "the kernel does not say what is in force",

@@ -24,7 +24,7 @@ from brainjar.units import format_size
 from brainjar.watchdog.reading import Reading, Sense
 
 STALE_S: Final = 30.0
-"""A sense that has had no value for so long counts as calm."""
+"""A sense that has had no value for so long counts as calm; or for three intervals, where that is longer."""
 TERM_S: Final = 2.0
 """From TERM to KILL (the seed's)."""
 POINTS: Final = 5.0
@@ -67,23 +67,30 @@ class Mark(msgspec.Struct, frozen=True):
             return Level.OVER
         if value >= self.past or (before >= Level.PAST and value >= self.low):
             return Level.PAST
-        if value >= self.warn or (before >= Level.WARN and value >= self.warn - POINTS):
+        if value >= self.warn or (before >= Level.WARN and value >= self.warn - min(POINTS, self.warn / 4)):
             return Level.WARN
         return Level.CALM
+
+
+def _reachable(percent: float) -> float:
+    """100 is never passed, whatever is read."""
+    return percent if percent < 100 else float("inf")
 
 
 def marks(config: Watchdog) -> dict[Sense, Mark]:
     """Of every sense that has one."""
 
-    def percent(past: float, over: float) -> Mark:
-        return Mark(low=past - POINTS, warn=past - NEAR, past=past, over=over)
+    def percent(past: float, over: float | None = None, low: float | None = None, warn: float | None = None) -> Mark:
+        past, over = _reachable(past), None if over is None else _reachable(over)
+        low = past - min(POINTS, past / 4) if low is None else low
+        return Mark(low=low, warn=past - min(NEAR, past / 2) if warn is None else warn, past=past, over=over)
 
     return {
         "host-memory": percent(config.host_memory, config.host_memory_kill),
         "gpu-memory": percent(config.gpu_memory, config.gpu_memory_kill),
-        "pressure": Mark(low=config.pressure / 2, warn=config.pressure / 2, past=config.pressure),
+        "pressure": percent(config.pressure, low=_reachable(config.pressure) / 2, warn=_reachable(config.pressure) / 2),
         "heat": Mark(low=config.temperature_resume, warn=config.temperature - NEAR, past=config.temperature),
-        "disk": Mark(low=config.disk - POINTS, warn=config.disk, past=config.disk),
+        "disk": percent(config.disk, warn=_reachable(config.disk)),
     }
 
 
@@ -109,6 +116,8 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     """Those that led to it, the newest of its sense first."""
     mark: float
     persona: str | None = None
+    lasting: bool = True
+    """Worth to be kept for ever."""
 
 
 class _Watched:
@@ -158,6 +167,9 @@ class Policy:
         self._alone: set[Key] = set()
         """For what it was said that nobody of ours can help."""
         self._newest: dict[Key, Reading] = {}
+        self._ending: dict[int, float] = {}
+        """Who is on its way out, whoever sent it, by pid: since when."""
+        self._stale = max(STALE_S, 3 * config.interval)
         self.unconfirmed: frozenset[Sense] = frozenset()
         """What has one reading past its mark: the next one should come at once."""
 
@@ -180,9 +192,13 @@ class Policy:
                 return f"{self._in_words(watched)}, and that must fall below {_amount(key[0], watched.mark.low)}"
         return ""
 
-    @property
-    def cooling_until(self) -> float:
-        return self._cool_until
+    def drop(self, key: Key) -> bool:
+        """Forget what is no longer there; False: not yet, its level has still to be left."""
+        if self.levels.get(key, Level.CALM) > Level.CALM:
+            return False
+        self._newest.pop(key, None)
+        self._watched.pop(key, None)
+        return True
 
     # ── judging ──
 
@@ -201,7 +217,7 @@ class Policy:
                 fresh.append(reading.key)
             found += self._changed(reading.key, watched, before)
         for key, watched in self._watched.items():
-            if watched.level > Level.CALM and now - watched.seen_at > STALE_S:
+            if watched.level > Level.CALM and now - watched.seen_at > self._stale:
                 found.append(self._verdict("calm", key, f"{NAMES[key[0]]} ({key[1]}) can no longer be read, and counts as calm"))
                 watched.level, watched.in_a_row = Level.CALM, 0
         acted = self._act(now, [key for key in fresh if self._watched[key].in_a_row >= 2], personas)
@@ -214,10 +230,11 @@ class Policy:
         if watched.level >= Level.PAST > before:
             yield self._verdict("past", key, f"{self._in_words(watched)}, past the mark of {_amount(key[0], watched.mark.past)}")
         elif watched.level is Level.WARN and before is Level.CALM:
-            yield self._verdict("warn", key, f"{self._in_words(watched)}, near the mark of {_amount(key[0], watched.mark.past)}")
-        elif watched.level is Level.CALM and before > Level.CALM:
+            text = f"{self._in_words(watched)}, near the mark of {_amount(key[0], watched.mark.past)}"
+            yield self._verdict("warn", key, text, lasting=False)
+        elif watched.level < Level.PAST <= before or watched.level is Level.CALM < before:
             self._alone.discard(key)
-            yield self._verdict("calm", key, f"{self._in_words(watched)} again")
+            yield self._verdict("calm", key, f"{self._in_words(watched)} again", lasting=before >= Level.PAST)
 
     def _act(self, now: float, past: Sequence[Key], personas: Sequence[Candidate]) -> Verdict | None:
         """`past`: what has now been read past its mark twice in a row."""
@@ -225,7 +242,7 @@ class Policy:
             found = self._go_on(now, self._victim, past, personas)
             if found is not None or self._victim is not None:
                 return found
-        if now < self._cool_until:
+        if self._others_end(now, personas) or now < self._cool_until:
             return None
         for key in sorted(past, key=lambda one: -self._watched[one].level):
             found = self._climb(now, key, personas)
@@ -233,22 +250,35 @@ class Policy:
                 return found
         return self._resume(now) if not self.danger else None
 
+    def _others_end(self, now: float, personas: Sequence[Candidate]) -> bool:
+        """Whether somebody is on its way out for another reason: what it leaves may be enough. But not for ever."""
+        ending = {one.pid for one in personas if one.ending}
+        gone = self._ending.keys() - ending
+        self._ending = {pid: self._ending.get(pid, now) for pid in ending}
+        if gone:
+            for watched in self._watched.values():
+                watched.in_a_row = 0  # what was read before it had gone is read again
+        return bool(gone) or any(now - since < self._config.cooldown for since in self._ending.values())
+
     def _go_on(self, now: float, victim: _Victim, past: Sequence[Key], personas: Sequence[Candidate]) -> Verdict | None:
         """With a victim that was told to end."""
         since = now - victim.since
         if all(one.pid != victim.pid for one in personas):
             self._victim, self._cool_until = None, now + self._config.cooldown
         elif victim.step == "kill":
-            if since >= self._config.cooldown:
-                self._victim = None  # not even the kernel can end it now: others must be looked at again
+            if since >= self._config.cooldown:  # not even the kernel can end it now: others must be looked at again
+                self._victim, self._ending[victim.pid] = None, victim.since
         elif since >= TERM_S:
-            if victim.key in past:
-                victim.step, victim.since = "kill", now
-                text = f"{victim.name} is still there {since:.1f} s after TERM, and is killed"
-                return self._verdict("kill", victim.key, text, victim.name)
-            if self._watched[victim.key].level < Level.PAST:
-                self._victim, self._cool_until = None, now + self._config.cooldown
-                return self._verdict("spare", victim.key, f"{victim.name} is spared: it is no longer past the mark", victim.name)
+            for key in (victim.key, *past):
+                # of a GPU only what it was chosen for: it may have nothing on another
+                if key in past and (key == victim.key or key[0] not in ("disk", "gpu-memory")):
+                    victim.step, victim.since = "kill", now
+                    text = f"{victim.name} is still there {since:.1f} s after TERM, and is killed: {self._in_words(self._watched[key])}"
+                    return self._verdict("kill", key, text, victim.name)
+            if since >= self._config.cooldown:
+                self._victim = None
+                text = f"{victim.name} has not ended {since:.1f} s after TERM, and nothing is past its mark: it is spared"
+                return self._verdict("spare", victim.key, text, victim.name)
         return None
 
     def _climb(self, now: float, key: Key, personas: Sequence[Candidate]) -> Verdict | None:
@@ -319,15 +349,17 @@ class Policy:
             return None
         self._resumed_at = now
         name, (key, _) = self._paused.popitem()
-        watched = self._watched[key]
-        return self._verdict("resume", key, f"{name} may think again: {self._in_words(watched)}", name)
+        watched = self._watched.setdefault(key, _Watched(self._marks[key[0]]))  # its sense may be gone
+        why = self._in_words(watched) if watched.reading is not None else f"{NAMES[key[0]]} can no longer be read"
+        return self._verdict("resume", key, f"{name} may think again: {why}", name)
 
-    def _verdict(self, step: Step, key: Key, text: str, persona: str | None = None) -> Verdict:
+    def _verdict(self, step: Step, key: Key, text: str, persona: str | None = None, *, lasting: bool = True) -> Verdict:
         watched = self._watched[key]
-        first = (watched.reading,) if watched.reading is not None else ()
-        others = tuple(reading for other, reading in self._newest.items() if other != key and reading.value is not None)
+        readings: tuple[Reading, ...] = (watched.reading,) if watched.reading is not None else ()
+        if persona is not None:
+            readings += tuple(reading for other, reading in self._newest.items() if other != key and reading.value is not None)
         return Verdict(
-            step=step, sense=key[0], where=key[1], text=text, readings=(*first, *others), mark=watched.mark.past, persona=persona
+            step=step, sense=key[0], where=key[1], text=text, readings=readings, mark=watched.mark.past, persona=persona, lasting=lasting
         )
 
     def _in_words(self, watched: _Watched) -> str:

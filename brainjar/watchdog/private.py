@@ -3,8 +3,8 @@
 The cheap reading (`memory.cheap`) counts inherited pages from birth on, so only its growth means something; it misses pages
 that are copied on write, each of which however costs a page fault. The exact one counts everything, as long as the zygote lives that
 the rest is shared with. So what the last exact one said, and what resident memory has grown since, is the estimate; that
-and a page for each fault since is the most that it can be. An exact reading is asked for when the most has moved by a
-part of the cap that matters, and else seldom.
+and a page for each fault since is the most that it can be. An exact reading is asked for when the most
+is near the cap, and else seldom.
 
 Nobody is killed on one reading: the one that is past the cap is read again at once, and the second one counts.
 """
@@ -15,10 +15,8 @@ from typing import Final
 
 from brainjar.watchdog.memory import PAGE, Cheap
 
-NEAR: Final = 16
-"""An exact reading is worth its milliseconds when what it would find may have moved by 1/16 of the cap."""
 SELDOM: Final = 12
-"""And else each 12th interval: a reading costs more than all else that is sensed."""
+"""Each 12th interval, where there is headroom: an exact reading costs more than all else that is sensed."""
 WARN, REARM = 0.95, 0.90
 """Shares of a cap: who comes over the first is warned, once, until it has been below the second."""
 LOOK_AGAIN_S: Final = 1.0
@@ -68,9 +66,8 @@ class PrivateMemory:
         since = now - self._looked_at
         if since >= SELDOM * interval:
             return True
-        most, shrunk = self.most or 0, self._exact - (self.estimate or 0)
-        moved = max(most - self._exact, shrunk) >= self.cap // NEAR or most > self.cap
-        return moved and since >= LOOK_AGAIN_S
+        most = self.most or 0
+        return since >= LOOK_AGAIN_S and (most > self.cap or most >= WARN * self.cap > self._exact)
 
     def exact(self, private: int, at: Cheap, now: float) -> bool:
         """Take an exact reading of a worker whose zygote has its memory still, and what the cheap one said just before.

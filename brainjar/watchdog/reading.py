@@ -57,6 +57,8 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     readings: tuple[Reading, ...] = ()
     seen: tuple[Seen, ...] = ()
     """Who is missing could not be looked at."""
+    why: str = ""
+    """Why nothing could be read, where its reader failed in a way that it should not."""
 
 
 class Task(msgspec.Struct, frozen=True, kw_only=True):

@@ -63,7 +63,12 @@ class Hands:
 
     def _work(self, group: Group) -> None:
         while True:
-            say(self._sock, self._does[group](self._queues[group].get()))
+            question = self._queues[group].get()
+            try:
+                answer = self._does[group](question)
+            except Exception as error:  # a reader that fails in a way that nobody foresaw costs only itself
+                answer = Answer(group=group, id=question.id, why=f"its reader failed: {type(error).__name__}: {error}")
+            say(self._sock, answer)
 
 
 def say(sock: socket.socket, answer: Answer) -> None:

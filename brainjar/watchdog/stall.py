@@ -6,6 +6,7 @@ Raspberry Pi a minute.
 Steps, each only where the one before had no effect: `revoke` (the lease is taken back and llama.cpp's abort callback ends the
 decode: nothing is lost), `term` (it may still end cleanly), `abort` (the stack of what it hangs in goes to its stderr and so
 to the ledger), `kill`. Who answers the first and is found stuck again, without a token between, is not asked a second time.
+A worker writes its own heartbeat, and may lie in it; but whether it gave the lease back when that was wanted back, it does not write.
 
 Time counts only while the supervisor looks: one that was itself late, stopped or suspended, sees at most one look's worth.
 """
@@ -16,6 +17,8 @@ from typing import Final, Literal
 
 STEP_S: Final = 3.0
 """Between two steps. A decode notices the abort callback within some 10 ms (`research/llm.md` §3), a wait within a second."""
+OBEY_S: Final = 15.0
+"""For giving the lease back when it is wanted back, whatever else its heartbeat says."""
 LOOK_S: Final = 2.0
 """The most that one look can add: twice the time between two of them."""
 
@@ -38,6 +41,8 @@ class Stall:
         """Without a sign of life."""
         self.stuck_s = 0.0
         """With the lease, nothing computed."""
+        self.owing_s = 0.0
+        """Since its lease was wanted back, and it has not given it."""
 
     def look(self, now: float, *, beat: int, progress: int, holds: bool, gave_back: bool) -> Step | None:
         """The step to take now.
@@ -54,7 +59,10 @@ class Stall:
             self.stuck_s, self._answered_once = 0.0, False
         elif holds:
             self.stuck_s += late
+        self.owing_s = 0.0 if gave_back else self.owing_s + late
         if self._step is None:
+            if self.owing_s >= OBEY_S:
+                return self._take("term")
             if max(self.silent_s, self.stuck_s) < self._limit:
                 return None
             return self._take("term" if self._answered_once else "revoke")

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from brainjar.supervisor import reaper
-from brainjar.supervisor.senses import ANSWER_S, GIVE_UP_S, HUNG_S, START_AGAIN_S, Senses
+from brainjar.supervisor.senses import ANSWER_S, FIRST_S, GIVE_UP_S, HUNG_S, START_AGAIN_S, Senses
 from brainjar.watchdog.reading import Answer, Group
 from tests.system.harness import alive, until
 
@@ -40,7 +40,7 @@ def answer_to(handle: Senses, group: Group, now: float, look: tuple[tuple[int, i
     assert not handle.free(group), "one question of a kind at a time"
     while True:
         assert handle.sock is not None and select.select([handle.sock], [], [], 60)[0]
-        for answer in handle.answers():
+        for answer in handle.answers(now):
             if answer.group == group:
                 assert handle.free(group)
                 return answer
@@ -78,6 +78,7 @@ def test_nothing_is_replaced_while_it_answers(handle: Senses) -> None:
 @pytest.mark.parametrize(("group", "patience"), [("memory", ANSWER_S), ("look", ANSWER_S), ("gpu", HUNG_S), ("disk", HUNG_S)])
 def test_what_hangs_is_waited_for_as_long_as_it_may_and_then_replaced(handle: Senses, group: Group, patience: float) -> None:
     first = handle.pid
+    answer_to(handle, "heat", T)
     os.kill(first, signal.SIGSTOP)
     handle.ask(group, T)
     assert handle.hung(T + ANSWER_S - 0.1) == {}
@@ -94,6 +95,7 @@ def test_what_hangs_is_waited_for_as_long_as_it_may_and_then_replaced(handle: Se
 
 def test_one_that_cannot_be_ended_is_left_behind_and_another_is_started(handle: Senses, monkeypatch: pytest.MonkeyPatch) -> None:
     first = handle.pid
+    answer_to(handle, "heat", T)
     os.kill(first, signal.SIGSTOP)
     handle.ask("memory", T)
     with monkeypatch.context() as patch:
@@ -101,10 +103,17 @@ def test_one_that_cannot_be_ended_is_left_behind_and_another_is_started(handle: 
         handle.tend(T + ANSWER_S + 1)
     assert not handle.free("memory")
     handle.tend(T + ANSWER_S + 1 + GIVE_UP_S + 0.1)
-    now = T + START_AGAIN_S + 1
-    handle.tend(now)
-    assert handle.pid != first and handle.pids == {first, handle.pid}, "it is still known as the jar's own"
+    assert handle.pids == {first}, "it is still known as the jar's own"
+    now = T + 2 * START_AGAIN_S
+    handle.start(now)
+    assert handle.pids == {first, handle.pid}
     answer_to(handle, "memory", now)
+    second = handle.pid
+    os.kill(second, signal.SIGSTOP)
+    handle.ask("gpu", now)
+    handle.tend(now + 10 * HUNG_S)
+    assert handle.pid == second and handle.why == "", "a driver that holds one for ever would hold the next one too"
+    os.kill(second, signal.SIGCONT)
     os.kill(first, signal.SIGKILL)
 
     def collected() -> bool:
@@ -126,6 +135,37 @@ def test_one_that_dies_is_started_again_but_not_at_once(handle: Senses) -> None:
     answer_to(handle, "memory", T)
 
 
+def test_the_first_answer_may_take_longer(handle: Senses) -> None:
+    os.kill(handle.pid, signal.SIGSTOP)
+    handle.ask("memory", T)
+    assert handle.hung(T + FIRST_S - 0.1) == {}
+    assert handle.hung(T + FIRST_S + 0.1)
+
+
+def test_an_answer_from_before_a_long_sleep_is_none(handle: Senses) -> None:
+    handle.ask("memory", T)
+    assert handle.sock is not None and select.select([handle.sock], [], [], 60)[0]
+    assert handle.answers(T + 3600) == []
+    assert handle.free("memory"), "it is asked again"
+    answer_to(handle, "memory", T + 3600)
+
+
+def test_without_a_descriptor_left_it_says_so_and_tries_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(24, "Too many open files")
+
+    handle = Senses(tmp_path, ("*",))
+    with monkeypatch.context() as patch:
+        patch.setattr(socket, "socketpair", refuse)
+        handle.tend(T)
+    assert handle.sock is None and "Too many open files" in handle.why
+    handle.tend(T + START_AGAIN_S)
+    try:
+        answer_to(handle, "memory", T + START_AGAIN_S)
+    finally:
+        handle.close()
+
+
 def test_a_process_that_cannot_be_made_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> tuple[int, int]:
         raise OSError(11, "Resource temporarily unavailable")
@@ -143,6 +183,6 @@ def test_nonsense_from_it_is_dropped(handle: Senses) -> None:
     handle.sock = ours
     ours.setblocking(False)
     theirs.send(b"\xff{")
-    assert handle.answers() == []
+    assert handle.answers(T) == []
     theirs.close()
-    assert handle.answers() == []
+    assert handle.answers(T) == []

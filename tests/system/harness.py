@@ -12,7 +12,7 @@ import sys
 import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -225,7 +225,12 @@ class Jar:
 
     def named(self, comm: str) -> list[int]:
         """Those of its descendants that the kernel calls so."""
-        return [pid for pid in self.descendants() if Path(f"/proc/{pid}/comm").read_text().strip() == comm]
+        found = []
+        for pid in self.descendants():
+            with suppress(OSError):  # it has ended meanwhile
+                if Path(f"/proc/{pid}/comm").read_text().strip() == comm:
+                    found.append(pid)
+        return found
 
     def brainjar(self, *args: str) -> subprocess.CompletedProcess[str]:
         return brainjar(*args, "--state-dir", str(self.state_dir), env=self._env)

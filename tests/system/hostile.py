@@ -331,6 +331,20 @@ def spin(life: Life) -> dict[str, str]:
         life._listen(1)
 
 
+def lie(life: Life) -> dict[str, str]:
+    """Keep the lease and say that it gets on."""
+    while True:
+        life._interrupted()
+        time.sleep(0.01)
+
+
+def nag(life: Life) -> dict[str, str]:
+    """Give back what it does not have, and ask again, over and over."""
+    while True:
+        life.say(messages.Yield(request=life.request), wait_ms=100)
+        life.say(messages.Ask(request=life.request), wait_ms=100)
+
+
 def hang(life: Life) -> dict[str, str]:
     """In native code, deaf to everything but a signal that the kernel delivers."""
     import re
@@ -340,7 +354,8 @@ def hang(life: Life) -> dict[str, str]:
 
 
 ATTACKS: dict[str, Callable[[Life], dict[str, str]]] = {
-    f.__name__: f for f in (grow, scribble, swallow, lift, look, others, network, flood, forge, fill, hoard, leak, brim, spin, hang)
+    f.__name__: f
+    for f in (grow, scribble, swallow, lift, look, others, network, flood, forge, fill, hoard, leak, brim, spin, lie, nag, hang)
 }
 
 

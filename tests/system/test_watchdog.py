@@ -233,6 +233,50 @@ def test_one_that_hangs_in_native_code_says_where_before_it_dies(make_jar: MakeJ
     assert "Aborted" in death.content and "File" not in death.content
 
 
+def test_one_that_lies_about_its_progress_gives_the_lease_back_or_goes(make_jar: MakeJar, tmp_path: Path) -> None:
+    jar = hostile(make_jar, tmp_path, "lie", watched(*STALL)).start()
+    jar.until_ready("observer", "god")
+    until(lambda: jar.persona("subject")["state"] == "thinking")
+    with jar.listening() as listener:
+        said = jar.brainjar("pause", "subject")
+        assert said.returncode == 0, said.stderr
+        assert "has not given back the lease" in of(jar, "VERDICT", kind="stalled")[0]["content"]
+        assert steps(jar, "subject") == ["term", "abort"], "TERM it hears, and goes on"
+        thinks_on(listener, "observer", "god")
+    assert jar.persona("subject")["last_death"]["cause"] == "watchdog-stalled"
+
+
+def test_a_mind_that_cannot_be_written_holds_up_nobody_and_is_no_stall(make_jar: MakeJar) -> None:
+    jar = make_jar(watched('stall = "8s"', 'interval = "1s"')).start()
+    jar.until_ready()
+    with jar.listening() as listener:
+        thinks_on(listener, "observer")
+        with sqlite3.connect(jar.state_dir / "minds" / "observer" / "mind.db", isolation_level=None) as mind:
+            mind.execute("BEGIN EXCLUSIVE")
+            listener.until("PRESSURE", "observer", lambda e: "thinking waits" in e.content)
+            end = time.monotonic() + 16
+            while time.monotonic() < end:  # longer than it takes to be called stalled, and ended
+                thinks_on(listener, "subject", "god")
+            assert "observer" not in jar.status()["lease"]
+            assert jar.brainjar("pause", "observer").stdout == "observer is paused\n"
+            jar.brainjar("resume", "observer")
+            mind.execute("ROLLBACK")
+        mind.close()
+        thinks_on(listener, "observer")
+    assert of(jar, "VERDICT") == [] and jar.persona("observer")["deaths"] == 0
+
+
+def test_who_nags_while_it_is_paused_fills_no_ledger(make_jar: MakeJar, tmp_path: Path) -> None:
+    jar = hostile(make_jar, tmp_path, "nag", THREE).start()
+    jar.until_ready("observer", "god")
+    jar.ask("pause", name="subject")
+    with jar.listening() as listener:
+        for _ in range(3):
+            thinks_on(listener, "observer", "god")
+    states = [e for e in of(jar, "STATE") if e["sender_id"] == "subject"]
+    assert [e["metadata"]["state"] for e in states].count("paused") <= 2 and len(states) < 10
+
+
 def test_a_supervisor_that_was_itself_stopped_kills_nobody(make_jar: MakeJar) -> None:
     jar = make_jar(watched('stall = "3s"', 'interval = "1s"')).start()
     jar.until_ready()
@@ -480,7 +524,8 @@ def test_a_dry_run_says_what_it_would_do_and_does_nothing(make_jar: MakeJar, dri
     assert of(jar, "VERDICT", dry_run=False) == []
     assert all(e["content"].startswith("(dry run") for e in of(jar, "VERDICT"))
     status = jar.status()
-    assert status["watchdog"]["dry_run"] and status["watchdog"]["danger"]
+    assert status["watchdog"]["dry_run"] and status["watchdog"]["danger"] == ""
+    assert [one["level"] for one in senses_of(jar, "heat") if one["where"] == "GPU 0"] == ["past"]
     assert status["lease_limit"] == min(2, len(os.sched_getaffinity(0))), "not shrunk"
     assert [(p["deaths"], p["paused"]) for p in status["personas"]] == [(0, [])] * 3
     assert "only says what it would do" in jar.brainjar("status").stdout

@@ -87,23 +87,28 @@ def test_a_level_is_left_lower_than_it_is_entered(value: float, before: Level, a
     assert marks(CONFIG)["host-memory"].level(value, before) is after
 
 
-def test_marks_come_from_the_config_and_a_hundred_percent_is_never_passed() -> None:
-    found = marks(
-        Watchdog(
-            host_memory=100,
-            host_memory_kill=100,
-            gpu_memory=70,
-            gpu_memory_kill=85,
-            temperature=75,
-            temperature_resume=60,
-            pressure=30,
-            disk=99,
-        )
-    )
-    assert found["host-memory"].level(99.99, Level.CALM) is Level.WARN
+def test_marks_come_from_the_config() -> None:
+    found = marks(Watchdog(gpu_memory=70, gpu_memory_kill=85, temperature=75, temperature_resume=60, pressure=30, disk=99))
     assert (found["gpu-memory"].past, found["gpu-memory"].over) == (70, 85)
     assert found["heat"] == Mark(low=60, warn=65, past=75)
     assert (found["pressure"].past, found["pressure"].low, found["disk"].past) == (30, 15, 99)
+
+
+def test_a_hundred_percent_is_never_passed_whatever_is_read() -> None:
+    found = marks(Watchdog(host_memory=100, host_memory_kill=100, gpu_memory=100, gpu_memory_kill=100, pressure=100, disk=100))
+    for sense in ("host-memory", "gpu-memory", "pressure", "disk"):
+        assert found[sense].level(100.0, Level.CALM) is Level.CALM
+        assert found[sense].level(250.0, Level.CALM) is Level.CALM
+    box = Box(Watchdog(host_memory=100, host_memory_kill=100))
+    assert [box.read(host(100.0)) for _ in range(5)] == [[]] * 5
+    assert marks(Watchdog(host_memory_kill=100))["host-memory"].level(100.0, Level.CALM) is Level.PAST, "and no kill without a pause"
+
+
+@given(st.floats(1, 99.9), st.sampled_from(["host-memory", "gpu-memory", "pressure", "disk"]))
+def test_every_level_can_be_left_however_low_the_mark(mark: float, sense: Sense) -> None:
+    kill = (mark + 100) / 2
+    config = Watchdog(host_memory=mark, host_memory_kill=kill, gpu_memory=mark, gpu_memory_kill=kill, pressure=mark, disk=mark)
+    assert marks(config)[sense].level(0.0, Level.OVER) is Level.CALM
 
 
 # ── the ladder ──
@@ -143,8 +148,20 @@ def test_who_does_not_go_is_spared_when_the_danger_is_over() -> None:
     for _ in range(2):
         box.read(host(91))
     assert box.read(host(91), after=6) == [("term", "observer")]
-    assert box.read(host(60), after=TERM_S + 1) == [("calm", None), ("spare", "observer")]
-    assert box.read(host(60), after=CONFIG.cooldown + 1) == [("resume", "observer")]
+    assert box.read(host(60), after=TERM_S + 1) == [("calm", None)], "it may still go"
+    assert box.read(host(60), after=CONFIG.cooldown) == [("spare", "observer")]
+    assert box.read(host(60)) == [("resume", "observer")]
+
+
+def test_who_does_not_go_does_not_hide_another_danger() -> None:
+    box = Box()
+    box.stubborn = True
+    for _ in range(2):
+        box.read(heat(86))
+    while ("term", "observer") not in box.read(heat(86), after=8):
+        pass
+    assert box.read(heat(82), host(99), after=1) == [("past", None)]
+    assert box.read(heat(82), host(99), after=3) == [("kill", "observer")]
 
 
 def test_the_next_victim_waits_for_the_end_of_the_last_one_and_the_cool_down_after_it() -> None:
@@ -235,7 +252,7 @@ def test_who_was_paused_for_heat_goes_on_below_the_lower_mark_the_last_one_first
         box.read(heat(86))
     assert box.read(heat(86), after=6) == [("pause", "subject")]
     assert box.read(heat(81), after=60) == [], "below the mark, and not below the lower one"
-    assert box.read(heat(79)) == [("resume", "subject")]
+    assert box.read(heat(79)) == [("calm", None), ("resume", "subject")]
     assert box.read(heat(79)) == [], "one at a time"
     assert box.read(heat(79), after=5) == [("resume", "observer")]
 
@@ -285,10 +302,51 @@ def test_a_full_disk_is_told_and_costs_nobody_anything() -> None:
     assert not box.policy.danger
 
 
-def test_who_is_ending_already_is_not_chosen() -> None:
-    box = Box(personas=(SUBJECT, Candidate(name="observer", pid=12, expendable=10, private_bytes=90, ending=True)))
-    box.read(host(97))
+def test_who_is_ending_already_is_waited_for_and_what_it_leaves_is_read_first() -> None:
+    ends = Candidate(name="observer", pid=12, expendable=10, private_bytes=90, ending=True)
+    box = Box(personas=(SUBJECT, ends))
+    assert [step for _ in range(5) for step, _ in box.read(host(97))] == ["past"]
+    del box.personas["observer"]
+    assert box.read(host(97)) == [], "its memory may not be free yet"
+    assert box.read(host(97)) == []
     assert box.read(host(97)) == [("kill", "subject")]
+
+
+def test_who_is_ending_and_does_not_end_is_not_waited_for_for_ever() -> None:
+    box = Box(personas=(SUBJECT, Candidate(name="observer", pid=12, expendable=10, private_bytes=90, ending=True)))
+    for _ in range(2):
+        box.read(host(97))
+    assert box.read(host(97), after=CONFIG.cooldown - 0.2) == []
+    assert box.read(host(97), after=0.3) == [("kill", "subject")]
+
+
+def test_a_sense_that_is_gone_is_dropped_when_it_is_calm_and_whom_it_paused_goes_on() -> None:
+    box = Box()
+    for _ in range(2):
+        box.read(heat(88))
+    assert not box.policy.drop(("heat", "cpu-thermal"))
+    box.read(after=STALE_S + 1)
+    assert box.policy.drop(("heat", "cpu-thermal"))
+    assert [one.key for one in box.policy.newest] == []
+    assert box.read(after=6) == [], "it has been resumed with the first look"
+    assert not any(one.paused for one in box.personas.values())
+
+
+@pytest.mark.parametrize("interval", [5.0, 60.0])
+def test_an_old_value_counts_as_long_as_the_next_one_may_take(interval: float) -> None:
+    box = Box(Watchdog(interval=interval))
+    full = Reading(sense="disk", where="/", value=96.0)
+    box.read(full)
+    assert box.read(after=max(STALE_S, 3 * interval) - 1) == []
+    assert [step for step, _ in box.read(after=2)] == ["calm"]
+
+
+def test_what_comes_near_and_goes_again_is_not_worth_keeping() -> None:
+    policy = Policy(CONFIG)
+    kept = [
+        (one.step, one.lasting, len(one.readings)) for value in (85, 60, 91, 60) for one in policy.judge(0.0, (host(value), gpu(1)), ALL)
+    ]
+    assert kept == [("warn", False, 1), ("calm", False, 1), ("past", True, 1), ("calm", True, 1)]
 
 
 def test_a_verdict_names_the_readings_that_led_to_it() -> None:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from brainjar.watchdog.memory import PAGE, Cheap
-from brainjar.watchdog.private import LOOK_AGAIN_S, NEAR, SELDOM, Nearness, PrivateMemory
+from brainjar.watchdog.private import LOOK_AGAIN_S, SELDOM, Nearness, PrivateMemory
 
 MIB = 1 << 20
 CAP = 100 * MIB
@@ -42,29 +42,32 @@ def test_between_exact_readings_the_cheap_ones_say_what_has_grown() -> None:
     assert own.peak == 15 * MIB
 
 
-def test_it_is_looked_at_exactly_when_that_may_have_moved_by_what_matters_and_else_seldom() -> None:
+def test_it_is_looked_at_exactly_when_it_may_be_near_its_cap_and_else_seldom() -> None:
     own = PrivateMemory(CAP)
     assert own.wants_exact(0.0, 5.0), "never looked at"
-    own.exact(10 * MIB, seen(50 * MIB, 1000), 0.0)
-    assert not own.wants_exact(SELDOM * 5.0 - 0.1, 5.0)
-    assert own.wants_exact(SELDOM * 5.0, 5.0)
-    for moved in (
-        seen(50 * MIB + CAP // NEAR, 1000),  # it has touched new pages
-        seen(50 * MIB, 1000 + CAP // NEAR // PAGE + 1),  # it may have written on shared ones
-        seen(50 * MIB - CAP // NEAR, 1000),  # it has given some back
+    then = seen(50 * MIB, 1000)
+    for now, wanted in (
+        (then, False),
+        (seen(50 * MIB + 84 * MIB, 1000), False),
+        (seen(50 * MIB + 85 * MIB, 1000), True),  # it has touched new pages
+        (seen(50 * MIB, 1000 + 84 * MIB // PAGE), False),
+        (seen(50 * MIB, 1000 + 85 * MIB // PAGE), True),  # it may have written on shared ones
+        (seen(50 * MIB + 43 * MIB, 1000 + 43 * MIB // PAGE), True),  # or both
+        (seen(10 * MIB, 1000), False),
     ):
-        own.exact(10 * MIB, seen(50 * MIB, 1000), 0.0)
-        own.cheap(seen(50 * MIB, 1000))
-        assert not own.wants_exact(LOOK_AGAIN_S, 5.0)
-        own.cheap(moved)
+        own.exact(10 * MIB, then, 0.0)
+        own.cheap(now)
         assert not own.wants_exact(LOOK_AGAIN_S - 0.01, 5.0), "it costs milliseconds"
-        assert own.wants_exact(LOOK_AGAIN_S, 5.0)
+        assert own.wants_exact(LOOK_AGAIN_S, 5.0) == wanted
+        assert own.wants_exact(SELDOM * 5.0, 5.0)
 
 
-def test_near_the_cap_the_smallest_move_is_looked_at() -> None:
+def test_past_the_mark_of_the_warning_it_is_looked_at_when_it_may_be_past_the_cap() -> None:
     own = PrivateMemory(CAP)
-    own.exact(CAP - MIB, seen(200 * MIB, 0), 0.0)
-    own.cheap(seen(200 * MIB, 2 * MIB // PAGE))
+    own.exact(97 * MIB, seen(200 * MIB), 0.0)
+    own.cheap(seen(200 * MIB, 3 * MIB // PAGE))
+    assert not own.wants_exact(LOOK_AGAIN_S, 5.0)
+    own.cheap(seen(200 * MIB, 3 * MIB // PAGE + 1))
     assert own.wants_exact(LOOK_AGAIN_S, 5.0)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from brainjar.watchdog.stall import LOOK_S, STEP_S, Stall
+from brainjar.watchdog.stall import LOOK_S, OBEY_S, STEP_S, Stall
 
 LIMIT = 10.0
 
@@ -15,7 +15,7 @@ class Worker:
         self.stall = Stall(LIMIT)
         self.now = 100.0
         self.beat = self.decoded = 1
-        self.holds = self.gave_back = False
+        self.holds, self.gave_back = False, True
         self.look(0.0)
 
     def look(self, after: float = 1.0, *, beats: bool = True, decodes: bool = False) -> str | None:
@@ -57,9 +57,9 @@ def test_who_gives_the_lease_back_when_asked_lives_and_the_second_time_is_not_as
     worker = Worker()
     worker.holds = True
     assert worker.steps(10) == [(10, "revoke")]
-    worker.holds, worker.gave_back = False, True
+    worker.holds = False
     assert worker.steps(20) == []
-    worker.holds, worker.gave_back = True, False
+    worker.holds = True
     assert worker.steps(10) == [(10, "term")]
 
 
@@ -67,9 +67,7 @@ def test_a_token_in_between_clears_it() -> None:
     worker = Worker()
     worker.holds = True
     assert worker.steps(10) == [(10, "revoke")]
-    worker.gave_back = True
     worker.look()
-    worker.gave_back = False
     worker.look(decodes=True)
     assert worker.steps(10) == [(10, "revoke")]
 
@@ -78,7 +76,14 @@ def test_who_beats_but_does_not_give_the_lease_back_goes_on_to_the_next_step() -
     worker = Worker()
     worker.holds = True
     worker.steps(10)
+    worker.gave_back = False
     assert worker.steps(int(STEP_S)) == [(int(STEP_S), "term")]
+
+
+def test_who_keeps_the_lease_that_is_wanted_back_goes_whatever_its_heartbeat_says() -> None:
+    worker = Worker()
+    worker.holds, worker.gave_back = True, False
+    assert worker.steps(int(OBEY_S + STEP_S), decodes=True) == [(OBEY_S, "term"), (OBEY_S + STEP_S, "abort")]
 
 
 def test_a_yield_of_its_own_will_is_progress() -> None:
