@@ -1,7 +1,7 @@
 """The memfd that a worker writes and its supervisor reads: progress, heartbeat, the words not yet finished.
 
 It costs no wake-up and survives SIGKILL at any instant. Its size is sealed, so that a worker cannot shrink it under its
-reader. Whoever reads must expect any bytes at all: a worker may write what it likes here, and harms only its own record.
+reader. Whoever reads must expect any bytes at all: a worker may write what it likes here.
 
 Layout (little endian): magic, then the counters of `Vitals` as unsigned 64-bit, then two byte strings with a 64-bit
 length before each: unfinished words, exit words. A string is written first and its length after, so that being killed

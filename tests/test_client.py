@@ -332,6 +332,17 @@ def test_the_words_of_a_snapshot_go_on_in_the_tokens_after_it() -> None:
     assert m.personas["subject"].state == "ready"
 
 
+def test_a_pause_cuts_no_thought_short() -> None:
+    m = model()
+    p: Any = m.personas["subject"]
+    m.fold(event("TOKEN", "subject", "I am", life=1, metadata={"n": 1, "turn": 3}))
+    for state in ("paused", "ready"):
+        m.fold(event("STATE", "subject", state, life=1, metadata={"state": state, "since": 1010.0, "retry_at": None, "pid": 100}))
+        assert p.state == state and p.thought is not None and not p.thought.done
+    m.fold(event("TOKEN", "subject", " here", life=1, metadata={"n": 2, "turn": 3}))
+    assert p.state == "thinking" and p.thought.text == "I am here"
+
+
 def test_who_holds_the_lease_thinks() -> None:
     m = model()
     m.fold(event("HEARTBEAT", metadata={"lease": ["observer"], "waiting": {"subject": 4.5}, "rss_bytes": 7, "uptime_s": 5.0}, at=1100.0))

@@ -195,7 +195,8 @@ def _on_state(model: JarModel, persona: Persona, event: Envelope) -> None:
         persona.failed_starts = 0
     if persona.state not in ("ready", "thinking"):
         persona.waiting_s = None
-        model.finish(persona, persona.state)
+        if persona.state != "paused":  # its thought goes on where it is
+            model.finish(persona, persona.state)
 
 
 def _on_ready(model: JarModel, persona: Persona, event: Envelope) -> None:

@@ -1,6 +1,6 @@
 """How much of the host's memory and swap is in use, and of the group around the jar. A few small files of the kernel at each reading.
 
-It runs in the supervisor's loop, which is why it does not wait for `senses`: 55 µs, and 90 where a group bounds the jar.
+Up to ten times a second: 55 µs, and 90 where a group bounds the jar.
 """
 
 from __future__ import annotations

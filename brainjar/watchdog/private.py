@@ -3,8 +3,8 @@
 The cheap reading (`memory.cheap`) counts inherited pages from birth on, so only its growth means something; it misses pages
 that are copied on write, each of which however costs a page fault. The exact one counts everything, as long as the zygote lives that
 the rest is shared with. So what the last exact one said, and what resident memory has grown since, is the estimate; that
-and a page for each fault since is the most that it can be. An exact reading is asked for when the most
-is near the cap, and else seldom.
+and a page for each fault since is the most that it can be. An exact reading is asked for when the most is near the cap; when it
+has moved by a part of the cap that people would want to see; and else seldom.
 
 Nobody is killed on one reading: the one that is past the cap is read again at once, and the second one counts.
 """
@@ -15,8 +15,10 @@ from typing import Final
 
 from brainjar.watchdog.memory import PAGE, Cheap
 
+SHOWN: Final = 16
+"""A move of 1/16 of the cap is worth an exact reading, which costs more than all else that is sensed; once an interval at most."""
 SELDOM: Final = 12
-"""Each 12th interval, where there is headroom: an exact reading costs more than all else that is sensed."""
+"""And without any move each 12th interval."""
 WARN, REARM = 0.95, 0.90
 """Shares of a cap: who comes over the first is warned, once, until it has been below the second."""
 LOOK_AGAIN_S: Final = 1.0
@@ -64,9 +66,10 @@ class PrivateMemory:
         if self._exact is None or self._looked_at is None or self._over:
             return True
         since = now - self._looked_at
-        if since >= SELDOM * interval:
-            return True
         most = self.most or 0
+        moved = max(most - self._exact, self._exact - (self.estimate or 0)) >= self.cap // SHOWN
+        if since >= (interval if moved else SELDOM * interval):
+            return True
         return since >= LOOK_AGAIN_S and (most > self.cap or most >= WARN * self.cap > self._exact)
 
     def exact(self, private: int, at: Cheap, now: float) -> bool:

@@ -59,6 +59,7 @@ def test_it_is_looked_at_exactly_when_it_may_be_near_its_cap_and_else_seldom() -
         own.cheap(now)
         assert not own.wants_exact(LOOK_AGAIN_S - 0.01, 5.0), "it costs milliseconds"
         assert own.wants_exact(LOOK_AGAIN_S, 5.0) == wanted
+        assert own.wants_exact(5.0, 5.0) == (now != then), "what has moved is shown once an interval"
         assert own.wants_exact(SELDOM * 5.0, 5.0)
 
 
