@@ -3,7 +3,7 @@
 Every sense that has a mark goes through levels, with hysteresis: CALM, WARN (near its mark), PAST (its mark), OVER (no time
 left). Past a mark the ladder is climbed one step at a time, and only on a second reading in a row that is past it:
 
-    pause one persona  →  it is still past the mark after GRACE: TERM  →  it is still there, and past the mark: KILL
+    pause one persona  →  it is still past the mark an interval later: TERM  →  it is still there, and past the mark: KILL
 
 OVER skips the pause. Heat pauses one after the other, and takes a life only when nobody is left to pause. Who goes first: the
 most expendable, then who owns most (on a GPU: of that device; nobody goes who has nothing there). While a victim ends, and
@@ -169,6 +169,8 @@ class Policy:
         self._newest: dict[Key, Reading] = {}
         self._ending: dict[int, float] = {}
         """Who is on its way out, whoever sent it, by pid: since when."""
+        self._grace = min(config.interval, config.cooldown)
+        """How long a step is given to help."""
         self._stale = max(STALE_S, 3 * config.interval)
         self.unconfirmed: frozenset[Sense] = frozenset()
         """What has one reading past its mark: the next one should come at once."""
@@ -296,7 +298,7 @@ class Policy:
         if sense == "heat":
             since = min((now - at for other, at in self._paused.values() if other[0] == "heat"), default=float("inf"))
             if unpaused:
-                if since < self._config.interval:
+                if since < self._grace:
                     return None
                 return self._pause(now, key, unpaused[0])
             if since < self._config.cooldown:
@@ -308,7 +310,7 @@ class Policy:
         if first in unpaused:
             return self._pause(now, key, first)
         paused_at = self._paused[first.name][1] if first.name in self._paused else float("-inf")
-        if now - paused_at < self._config.interval or self._swap_helps(key):
+        if now - paused_at < self._grace or self._swap_helps(key):
             return None
         return self._end(now, key, "term", first, "it is paused, and that did not help")
 
@@ -345,7 +347,7 @@ class Policy:
 
     def _resume(self, now: float) -> Verdict | None:
         """Nothing is past its mark: let the last one who was paused go on, then the one before, not all at once."""
-        if not self._paused or now - self._resumed_at < min(self._config.interval, self._config.cooldown):
+        if not self._paused or now - self._resumed_at < self._grace:
             return None
         self._resumed_at = now
         name, (key, _) = self._paused.popitem()

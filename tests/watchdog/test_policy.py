@@ -446,3 +446,11 @@ def test_between_the_low_mark_and_the_mark_nothing_flaps(values: list[float]) ->
         level = mark.level(mark.low + value / 100 * (mark.past - mark.low - 0.001), level)
         assert level is Level.PAST
     assert mark.low == mark.past - POINTS
+
+
+def test_a_long_interval_makes_no_long_ladder() -> None:
+    box = Box(Watchdog(interval=3600.0, cooldown=15.0))
+    for _ in range(2):
+        box.read(host(91))
+    assert box.read(host(91), after=14.0) == []
+    assert box.read(host(91), after=1.1) == [("term", "observer")]
