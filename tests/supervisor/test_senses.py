@@ -7,6 +7,7 @@ import select
 import signal
 import socket
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -20,18 +21,26 @@ pytestmark = pytest.mark.system
 T = 1000.0
 
 
+@contextmanager
+def started(state_dir: Path, *sensors: str) -> Iterator[Senses]:
+    """Ended with every process that it started, this one's children."""
+    made = Senses(state_dir, sensors)
+    made.start(T)
+    try:
+        yield made
+    finally:
+        pids = made.pids
+        made.close()
+        for pid in pids:
+            with suppress(ProcessLookupError, ChildProcessError):
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
+
+
 @pytest.fixture
 def handle(tmp_path: Path) -> Iterator[Senses]:
-    made = Senses(tmp_path, ("*",))
-    made.start(T)
-    pids = set[int]()
-    yield made
-    pids |= made.pids
-    made.close()
-    for pid in pids:
-        if alive(pid):
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
+    with started(tmp_path, "*") as made:
+        yield made
 
 
 def answer_to(handle: Senses, group: Group, now: float, look: tuple[tuple[int, int], ...] = ()) -> Answer:
@@ -58,13 +67,9 @@ def test_every_group_is_answered_with_readings_that_say_what_they_are(handle: Se
 
 
 def test_sensors_that_are_not_named_are_not_there(tmp_path: Path) -> None:
-    handle = Senses(tmp_path, ())
-    handle.start(T)
-    try:
+    with started(tmp_path) as handle:
         assert answer_to(handle, "heat", T).readings == ()
         assert all(reading.sense != "heat" for reading in answer_to(handle, "gpu", T).readings)
-    finally:
-        handle.close()
 
 
 def test_nothing_is_replaced_while_it_answers(handle: Senses) -> None:
@@ -150,20 +155,18 @@ def test_an_answer_from_before_a_long_sleep_is_none(handle: Senses) -> None:
     answer_to(handle, "memory", T + 3600)
 
 
-def test_without_a_descriptor_left_it_says_so_and_tries_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_descriptor_left_it_says_so_and_tries_again(handle: Senses, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise OSError(24, "Too many open files")
 
-    handle = Senses(tmp_path, ("*",))
+    os.kill(handle.pid, signal.SIGKILL)
+    until(handle.ended)
     with monkeypatch.context() as patch:
         patch.setattr(socket, "socketpair", refuse)
-        handle.tend(T)
+        handle.tend(T + START_AGAIN_S)
     assert handle.sock is None and "Too many open files" in handle.why
-    handle.tend(T + START_AGAIN_S)
-    try:
-        answer_to(handle, "memory", T + START_AGAIN_S)
-    finally:
-        handle.close()
+    handle.tend(T + 2 * START_AGAIN_S)
+    answer_to(handle, "memory", T + 2 * START_AGAIN_S)
 
 
 def test_a_process_that_cannot_be_made_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
