@@ -23,7 +23,7 @@ from brainjar.supervisor.senses import Senses
 from brainjar.supervisor.worker import Process, Worker
 from brainjar.units import format_size
 from brainjar.watchdog import sampling, stall
-from brainjar.watchdog.policy import Candidate, Level, Policy, Verdict, marks
+from brainjar.watchdog.policy import Candidate, Key, Level, Policy, Verdict, marks
 from brainjar.watchdog.reading import Answer, Group, Reading
 
 STALLED: Final = "stalled"
@@ -50,6 +50,8 @@ class Verdicts:
         self.policy = Policy(config)
         self._marks = marks(config)
         self._due: dict[Group, float] = dict.fromkeys(GROUPS, 0.0)
+        self._keys: dict[Group, set[Key]] = {group: set() for group in GROUPS}
+        """What each group has last said something of."""
         self._kept_at: dict[str, float] = {}
         self._due["gpu"] = self._due["heat"] = keeper.clock() + NVML_FIRST_S
 
@@ -80,28 +82,23 @@ class Verdicts:
         gone: list[Reading] = []
         for group, since in self._senses.hung(now).items():
             why = f"has not answered for {since:.0f} s"
-            of_group = [(r.sense, r.where) for r in self.policy.newest if sampling.OF[r.sense] == group]
-            of_group = of_group or [(sense, "") for sense, one in sampling.OF.items() if one == group]
-            gone += [Reading(sense=sense, where=where, why=why) for sense, where in of_group]
+            self._keys[group] = self._keys.get(group) or {(sense, "") for sense in sampling.SENSES.get(group, ())}
+            gone += [Reading(sense=sense, where=where, why=why) for sense, where in self._keys[group]]
         self._judge(now, gone)
 
     def answered(self, answer: Answer, now: float) -> None:
         if answer.group == "trigger":
             self._due["memory"] = now
             return
-        said = {reading.key for reading in answer.readings}
-        why = answer.why or "is no longer there"
-        for reading in self.policy.newest:
-            if sampling.OF[reading.sense] == answer.group and reading.key not in said and (answer.why or not self.policy.drop(reading.key)):
-                said.add(reading.key)
-                answer = msgspec.structs.replace(
-                    answer, readings=(*answer.readings, Reading(sense=reading.sense, where=reading.where, why=why))
-                )
-        self._judge(now, answer.readings)
-        mine = (reading for reading in self.policy.newest if sampling.OF[reading.sense] == answer.group)
-        wait = sampling.until_next(mine, self._marks, self._config.interval).get(answer.group, self._config.interval)
-        again = any(sampling.OF[sense] == answer.group for sense in self.policy.unconfirmed)
-        self._due[answer.group] = now if again else now + wait
+        group, said = answer.group, {reading.key for reading in answer.readings}
+        readings = list(answer.readings)
+        for key in self._keys[group] - said:
+            if answer.why or not self.policy.drop(key):
+                readings.append(Reading(sense=key[0], where=key[1], why=answer.why or "is no longer there"))
+        self._keys[group] = {reading.key for reading in readings}
+        self._judge(now, readings)
+        again = self._keys[group] & self.policy.unconfirmed
+        self._due[group] = now if again else now + sampling.until_next(group, readings, self._marks, self._config.interval)
 
     # ── the host ──
 

@@ -172,7 +172,7 @@ class Policy:
         self._grace = min(config.interval, config.cooldown)
         """How long a step is given to help."""
         self._stale = max(STALE_S, 3 * config.interval)
-        self.unconfirmed: frozenset[Sense] = frozenset()
+        self.unconfirmed: frozenset[Key] = frozenset()
         """What has one reading past its mark: the next one should come at once."""
 
     # ── what follows from the levels ──
@@ -225,7 +225,7 @@ class Policy:
         acted = self._act(now, [key for key in fresh if self._watched[key].in_a_row >= 2], personas)
         if acted is not None:
             found.append(acted)
-        self.unconfirmed = frozenset(key[0] for key, watched in self._watched.items() if watched.in_a_row == 1 and key[0] != "disk")
+        self.unconfirmed = frozenset(key for key, watched in self._watched.items() if watched.in_a_row == 1 and key[0] != "disk")
         return found
 
     def _changed(self, key: Key, watched: _Watched, before: Level) -> Iterable[Verdict]:

@@ -12,15 +12,13 @@ from brainjar.watchdog.policy import Mark
 from brainjar.watchdog.reading import Group, Reading, Sense
 
 LEAST_S: Final[dict[Group, float]] = {"memory": 0.1, "gpu": 0.5, "heat": 1.0, "disk": 1.0}
-OF: Final[dict[Sense, Group]] = {
-    "host-memory": "memory",
-    "swap": "memory",
-    "pressure": "memory",
-    "gpu-memory": "gpu",
-    "gpu-load": "gpu",
-    "heat": "heat",
-    "disk": "disk",
+SENSES: Final[dict[Group, tuple[Sense, ...]]] = {
+    "memory": ("host-memory", "swap", "pressure"),
+    "gpu": ("gpu-memory", "gpu-load", "heat"),
+    "heat": ("heat",),
+    "disk": ("disk",),
 }
+"""What each group may say something of."""
 BYTES_S: Final[dict[Sense, float]] = {"host-memory": 6000 * 2**20, "gpu-memory": 6000 * 2**20, "disk": 500 * 2**20}
 """earlyoom's worst rate for RAM; a GPU's memory is filled over a bus that is no faster; a disk."""
 DEGREES_S: Final = 2.0
@@ -29,13 +27,12 @@ ABSENT_S: Final = 30.0
 """What is not there need not be looked for each `interval`."""
 
 
-def until_next(readings: Iterable[Reading], marks: Mapping[Sense, Mark], interval: float) -> dict[Group, float]:
-    """Seconds until each group is to be read again, given the newest readings; nothing for a group that has none."""
-    waits: dict[Group, float] = {}
+def until_next(group: Group, readings: Iterable[Reading], marks: Mapping[Sense, Mark], interval: float) -> float:
+    """Seconds until `group` is to be read again, given its newest readings."""
+    waits = []
     for reading in readings:
-        mark, group = marks.get(reading.sense), OF[reading.sense]
+        mark = marks.get(reading.sense)
         if reading.value is None:
-            waits.setdefault(group, max(interval, ABSENT_S))
             continue
         wait = interval
         if mark is None:
@@ -46,5 +43,5 @@ def until_next(readings: Iterable[Reading], marks: Mapping[Sense, Mark], interva
             wait = (mark.past - reading.value) / 100 * reading.total_bytes / BYTES_S[reading.sense]
         elif reading.sense == "pressure" and reading.value >= mark.warn:
             wait = 1.0  # an average over 10 s says nothing new sooner
-        waits[group] = min(waits.get(group, interval), wait, interval)
-    return {group: max(wait, LEAST_S[group]) for group, wait in waits.items()}
+        waits.append(wait)
+    return max(min([interval, *waits]) if waits else max(interval, ABSENT_S), LEAST_S[group])

@@ -432,6 +432,14 @@ def test_a_driver_that_does_not_say_whose_it_is_costs_nobody_anything(make_jar: 
     assert (found["value"] is None) == bool(found["why"])
 
 
+def test_a_driver_that_hangs_from_the_first_is_said(make_jar: MakeJar, driver: Driver) -> None:
+    driver.say(*COOL, "hang")
+    jar = make_jar(watched('interval = "1s"'), env=driver.env).start()
+    until(lambda: any("has not answered" in one["why"] for one in senses_of(jar, "gpu-memory")))
+    jar.until_ready()
+    assert senses_of(jar, "host-memory")[0]["value"] is not None
+
+
 def test_a_driver_that_hangs_costs_only_itself(make_jar: MakeJar, driver: Driver) -> None:
     driver.say(*COOL)
     jar = make_jar(watched('interval = "1s"'), env=driver.env).start()

@@ -119,7 +119,7 @@ def test_pause_then_term_then_kill_each_on_readings_past_the_mark() -> None:
     box.stubborn = True
     assert box.read(host(85)) == [("warn", None)]
     assert box.read(host(91)) == [("past", None)], "one reading is none"
-    assert box.policy.unconfirmed == {"host-memory"}
+    assert box.policy.unconfirmed == {("host-memory", "host")}
     assert box.read(host(91)) == [("pause", "observer")], "equally expendable: who owns more"
     assert box.read(host(91), after=CONFIG.interval - 0.2) == [], "the pause may still help"
     assert box.read(host(91), after=0.3) == [("term", "observer")]

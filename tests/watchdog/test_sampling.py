@@ -10,16 +10,17 @@ from hypothesis import strategies as st
 
 from brainjar.config import Watchdog
 from brainjar.watchdog.policy import marks
-from brainjar.watchdog.reading import Reading, Sense
-from brainjar.watchdog.sampling import ABSENT_S, LEAST_S, OF, until_next
+from brainjar.watchdog.reading import Group, Reading, Sense
+from brainjar.watchdog.sampling import ABSENT_S, LEAST_S, SENSES, until_next
 
 GIB = 1 << 30
 MARKS = marks(Watchdog())
+GROUP: dict[Sense, Group] = {sense: group for group, senses in reversed(SENSES.items()) for sense in senses} | {"heat": "heat"}
 
 
 def wait(sense: Sense, value: float | None, total: int | None = 24 * GIB, interval: float = 5.0) -> float:
     reading = Reading(sense=sense, where="x", value=value, total_bytes=total)
-    return until_next([reading], MARKS, interval)[OF[sense]]
+    return until_next(GROUP[sense], [reading], MARKS, interval)
 
 
 CASES: list[tuple[Sense, float | None, float]] = [
@@ -52,7 +53,7 @@ def test_headroom_by_the_worst_rate(sense: Sense, value: float | None, seconds: 
 @given(st.sampled_from(get_args(Sense)), st.floats(0, 100), st.integers(GIB, 4096 * GIB), st.floats(0.1, 60))
 def test_within_its_bounds_and_never_longer_with_less_headroom(sense: Sense, value: float, total: int, interval: float) -> None:
     found = wait(sense, value, total, interval)
-    least = LEAST_S[OF[sense]]
+    least = LEAST_S[GROUP[sense]]
     assert least <= found <= max(interval, least)
     assert wait(sense, min(100.0, value + 5), total, interval) <= found
 
@@ -61,7 +62,18 @@ def test_the_tightest_of_a_group_decides_and_what_is_absent_does_not_slow_the_re
     host = Reading(sense="host-memory", where="host", value=10.0, total_bytes=24 * GIB)
     unit = Reading(sense="host-memory", where="/unit", value=89.0, total_bytes=GIB)
     swap = Reading(sense="swap", where="host")
-    assert until_next([host, unit, swap], MARKS, 5.0)["memory"] == pytest.approx(0.1)
+    assert until_next("memory", [host, unit, swap], MARKS, 5.0) == pytest.approx(0.1)
     gone = Reading(sense="heat", where="off")
     warm = Reading(sense="heat", where="cpu", value=60.0)
-    assert until_next([gone, warm], MARKS, 5.0) == {"heat": 5.0}
+    assert until_next("heat", [gone, warm], MARKS, 5.0) == 5.0
+    assert until_next("heat", [], MARKS, 60.0) == 60.0
+
+
+def test_a_hot_gpu_is_read_as_often_as_its_heat_asks() -> None:
+    cool = Reading(sense="gpu-memory", where="GPU 0", value=1.0, total_bytes=80 * GIB)
+    hot = Reading(sense="heat", where="GPU 0", value=84.0)
+    assert until_next("gpu", [cool, hot], MARKS, 5.0) == 0.5
+
+
+def test_every_sense_belongs_to_a_group() -> None:
+    assert {sense for senses in SENSES.values() for sense in senses} == set(get_args(Sense))
