@@ -94,7 +94,7 @@ def supervise(argv: list[str]) -> None:
 
     for of, names in (
         (watch.Watch, ("beat", "ask", "answered")),
-        (verdicts.Verdicts, ("beat", "ask", "answered", "stalls", "next_at")),
+        (verdicts.Verdicts, ("beat", "ask", "answered", "stalls")),
         (senses.Senses, ("tend", "answers")),
     ):
         for name in names:

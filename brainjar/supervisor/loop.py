@@ -261,7 +261,7 @@ class Supervisor:
             deadlines.append(self.clock() + LISTEN_AGAIN_S)
         if self._reap_again:
             deadlines.append(self.clock() + REAP_AGAIN_S)
-        left = min([self._next_beat, self.verdicts.next_at(), *deadlines]) - self.clock()
+        left = min([self._next_beat, self.verdicts.next_at, *deadlines]) - self.clock()
         return max(0, int(left * 1000 + 0.999))
 
     def _attend(self, worker: Worker, ready: dict[Any, int], retry: bool) -> None:
@@ -308,7 +308,8 @@ class Supervisor:
                     self.verdicts.answered(answer, now)
         if senses.pidfd in ready:
             senses.ended()
-        self.verdicts.ask(now)
+        if now >= self.verdicts.next_at:
+            self.verdicts.ask(now)
 
     def _is_zygote(self, pid: int) -> bool:
         return pid > 0 and any(zygote.pid == pid for zygote in self.keeper.zygotes.values())

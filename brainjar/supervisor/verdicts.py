@@ -54,6 +54,8 @@ class Verdicts:
         """What each group has last said something of."""
         self._kept_at: dict[str, float] = {}
         self._due["gpu"] = self._due["heat"] = keeper.clock() + NVML_FIRST_S
+        self.next_at = 0.0
+        """When the next question is due; monotonic."""
 
     # ── sensing ──
 
@@ -67,18 +69,21 @@ class Verdicts:
         """Why no worker is killed for what the watch sees of its memory; "" while it is."""
         return "a dry run: it says what it would do" if self.dry_run else self._senses.why
 
-    def next_at(self) -> float:
-        """When the next question is due; monotonic."""
-        return min((at for group, at in self._due.items() if self._senses.free(group)), default=float("inf"))
-
     def ask(self, now: float) -> None:
+        """Ask what is due."""
         for group, at in self._due.items():
             if now >= at and self._senses.free(group):
                 self._senses.ask(group, now)
                 self._due[group] = now + self._config.interval  # until its answer says better
+        self._plan()
+
+    def _plan(self) -> None:
+        """To be called whenever a group may have become free, or due at another time."""
+        self.next_at = min((at for group, at in self._due.items() if self._senses.free(group)), default=float("inf"))
 
     def beat(self, now: float) -> None:
         """Once a second or so: what hangs has no value."""
+        self._plan()
         gone: list[Reading] = []
         for group, since in self._senses.hung(now).items():
             why = f"has not answered for {since:.0f} s"
@@ -89,6 +94,7 @@ class Verdicts:
     def answered(self, answer: Answer, now: float) -> None:
         if answer.group == "trigger":
             self._due["memory"] = now
+            self._plan()
             return
         group, said = answer.group, {reading.key for reading in answer.readings}
         readings = list(answer.readings)
@@ -99,6 +105,7 @@ class Verdicts:
         self._judge(now, readings)
         again = self._keys[group] & self.policy.unconfirmed
         self._due[group] = now if again else now + sampling.until_next(group, readings, self._marks, self._config.interval)
+        self._plan()
 
     # ── the host ──
 

@@ -15,8 +15,8 @@ from typing import Final
 
 from brainjar.watchdog.memory import PAGE, Cheap
 
-SHOWN: Final = 16
-"""A move of 1/16 of the cap is worth an exact reading, which costs more than all else that is sensed; once an interval at most."""
+SHOWN: Final = 4
+"""A move of 1/4 of the cap is worth an exact reading, which costs more than all else that is sensed; once an interval at most."""
 SELDOM: Final = 12
 """And without any move each 12th interval."""
 WARN, REARM = 0.95, 0.90
