@@ -139,7 +139,7 @@ class Verdicts:
         worker = self._keeper.workers[verdict.persona] if verdict.persona is not None else None
         readings = msgspec.to_builtins(verdict.readings)
         metadata = {"step": verdict.step, "kind": verdict.sense, "where": verdict.where, "mark": verdict.mark, "readings": readings}
-        key = f"{verdict.sense} {verdict.where}"
+        key = f"{verdict.step} {verdict.sense} {verdict.where}"
         kept = worker is not None or (verdict.lasting and self._rarely(key))
         self.say("PRESSURE" if worker is None else "VERDICT", worker, verdict.text, metadata, kept=kept)
         if worker is None or self.dry_run:
