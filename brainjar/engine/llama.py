@@ -102,6 +102,8 @@ class Engine:
         self._abort: Any = None
         self.on_decode: Callable[[bool], None] = lambda _: None
         """Told True before each decode, False after it."""
+        self.between: Callable[[], bool] = lambda: False
+        """Whether `feed` is to stop between two batches."""
         self._threads = 1
         self._shifted = False
         """What `cut` moved is computed by the next decode: until then the state's keys are not where its positions are."""
@@ -215,6 +217,8 @@ class Engine:
                 raise OutOfMemory(f"llama_decode returned {rc} for {len(chunk)} tokens after {self.n_past}")
             self._shifted = False
             self.n_past += len(chunk)
+            if start + BATCH < len(tokens) and self.between():
+                return False
         return True
 
     def truncate(self, n: int) -> None:

@@ -116,6 +116,7 @@ class Life:
         self.engine.set_sampling(self.birth.sampling, secrets.randbits(31) if seed is None else seed)
         self.engine.set_interrupt(self._interrupted)
         self.engine.on_decode = self._decoding
+        self.engine.between = lambda: self.revoked
         try:
             restored = self._patiently(self._remember, BIRTH_PATIENCE_S)
         except sqlite3.DatabaseError as error:
@@ -227,9 +228,11 @@ class Life:
     def _wait_for_lease(self) -> None:
         self.turn += 1
         self.vitals.set(turn=self.turn)
-        while self.granted != self.request or not self.granted:
+        while True:
             self._ask_lease()
-            self._commit_inbox()  # a disk that is full takes the lease back: then it is asked for anew
+            self._commit_inbox()
+            if self.granted == self.request:
+                return  # or a disk was full, and the lease given back meanwhile
 
     def _ask_lease(self) -> None:
         self.request += 1

@@ -264,6 +264,7 @@ class Keeper:
 
     def _retry_later(self, worker: Worker) -> None:
         worker.failed_starts += 1
+        worker.reason = "" if worker.reason.startswith(HELD) else worker.reason
         worker.reason = worker.reason or self.zygotes[worker.persona.model].why or "it ended before it was ready"
         pause = restart.after_failed_start(worker.failed_starts, backoff_max=self.config.restart.backoff_max)
         worker.deadline, worker.retry_at = self.clock() + pause, time.time() + pause
@@ -452,6 +453,8 @@ class Keeper:
             return  # its feed is not connected yet: a lease would be lost, and the loop asks again when it is
         if worker.name in self.gate.holders and not anew:
             self._let_in(worker)  # what it was told before was lost
+            if not process.gave_back:
+                self.tell(worker, Revoke(request=request))
             return
         if worker.name in self.gate.holders:
             self._let_go(worker)  # that it gave back the one before was lost

@@ -107,7 +107,8 @@ class Senses:
                 answer = _answer.decode(body)
             except (OSError, msgspec.DecodeError):
                 break
-            self._answered = True
+            if not self._answered:  # it was slow to start: what it was asked meanwhile counts from here
+                self._answered, self._asked = True, dict.fromkeys(self._asked, now)
             if now - self._asked.pop(answer.group, now) <= ANSWER_S:
                 found.append(answer)
         return found

@@ -98,6 +98,8 @@ class Verdicts:
             return
         group, said = answer.group, {reading.key for reading in answer.readings}
         readings = list(answer.readings)
+        if answer.why and not self._keys[group]:
+            self._keys[group] = {(sense, "") for sense in sampling.SENSES[group]}
         for key in self._keys[group] - said:
             if answer.why or not self.policy.drop(key):
                 readings.append(Reading(sense=key[0], where=key[1], why=answer.why or "is no longer there"))
@@ -152,7 +154,7 @@ class Verdicts:
                     self._keeper.resume(worker, why)
             case "term" | "kill":
                 self._keeper.end(worker, _SIGNALS[verdict.step], WATCH_INTENT + verdict.sense, verdict.text)
-            case "spare" if worker.process is not None:
+            case "spare" if worker.process is not None and not worker.stop_when_buried:
                 worker.process.intent = worker.process.verdict = None
 
     def _rarely(self, key: str) -> bool:

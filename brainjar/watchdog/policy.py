@@ -196,7 +196,7 @@ class Policy:
 
     def drop(self, key: Key) -> bool:
         """Forget what is no longer there; False: not yet, its level has still to be left."""
-        if self.levels.get(key, Level.CALM) > Level.CALM:
+        if self.levels.get(key, Level.CALM) > Level.CALM or (self._victim is not None and self._victim.key == key):
             return False
         self._newest.pop(key, None)
         self._watched.pop(key, None)
@@ -277,9 +277,9 @@ class Policy:
                     victim.step, victim.since = "kill", now
                     text = f"{victim.name} is still there {since:.1f} s after TERM, and is killed: {self._in_words(self._watched[key])}"
                     return self._verdict("kill", key, text, victim.name)
-            if since >= self._config.cooldown:
+            if since >= self._config.cooldown * (2 if self.danger else 1):
                 self._victim = None
-                text = f"{victim.name} has not ended {since:.1f} s after TERM, and nothing is past its mark: it is spared"
+                text = f"{victim.name} has not ended {since:.1f} s after TERM: it is spared"
                 return self._verdict("spare", victim.key, text, victim.name)
         return None
 

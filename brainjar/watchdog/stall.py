@@ -18,7 +18,7 @@ from typing import Final, Literal
 STEP_S: Final = 3.0
 """Between two steps. A decode notices the abort callback within some 10 ms (`research/llm.md` §3), a wait within a second."""
 OBEY_S: Final = 15.0
-"""For giving the lease back when it is wanted back, whatever else its heartbeat says."""
+"""At least, and as long as a stall may last, for giving back a lease that is wanted back: a batch of a large model takes a minute."""
 LOOK_S: Final = 2.0
 """The most that one look can add: twice the time between two of them."""
 
@@ -61,7 +61,7 @@ class Stall:
             self.stuck_s += late
         self.owing_s = 0.0 if gave_back else self.owing_s + late
         if self._step is None:
-            if self.owing_s >= OBEY_S:
+            if self.owing_s >= max(OBEY_S, self._limit):
                 return self._take("term")
             if max(self.silent_s, self.stuck_s) < self._limit:
                 return None

@@ -148,6 +148,7 @@ def test_the_first_answer_may_take_longer(handle: Senses) -> None:
 
 
 def test_an_answer_from_before_a_long_sleep_is_none(handle: Senses) -> None:
+    answer_to(handle, "disk", T)
     handle.ask("memory", T)
     assert handle.sock is not None and select.select([handle.sock], [], [], 60)[0]
     assert handle.answers(T + 3600) == []

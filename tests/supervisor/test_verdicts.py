@@ -165,3 +165,8 @@ def test_what_flaps_fills_no_ledger(verdicts: Verdicts, world: Scripted) -> None
     world.now += KEEP_AGAIN_S
     answer(verdicts, world, "memory", host(91))
     assert world.said[-1] == ("PRESSURE", "past", True)
+
+
+def test_a_reader_that_has_never_worked_is_shown_with_its_reason(verdicts: Verdicts, world: Scripted) -> None:
+    answer(verdicts, world, "disk", why="its reader failed")
+    assert shown(verdicts) == {("disk", ""): (None, "its reader failed")}

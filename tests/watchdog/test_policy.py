@@ -454,3 +454,15 @@ def test_a_long_interval_makes_no_long_ladder() -> None:
         box.read(host(91))
     assert box.read(host(91), after=14.0) == []
     assert box.read(host(91), after=1.1) == [("term", "observer")]
+
+
+def test_the_sense_that_a_victim_was_chosen_for_may_vanish_before_it_ends() -> None:
+    box = Box()
+    box.stubborn = True
+    for _ in range(2):
+        box.read(host(91))
+    assert box.read(host(91), after=6) == [("term", "observer")]
+    box.read(host(10))
+    assert not box.policy.drop(("host-memory", "host"))
+    assert box.read(after=CONFIG.cooldown) == [("spare", "observer")]
+    assert box.policy.drop(("host-memory", "host"))
