@@ -457,7 +457,7 @@ class Keeper:
                 self.tell(worker, Revoke(request=request))
             return
         if worker.name in self.gate.holders:
-            self._let_go(worker)  # that it gave back the one before was lost
+            self.let_go(worker)  # that it gave back the one before was lost
         elif anew:
             self.gate.release(worker.name)
         persona = worker.persona
@@ -473,12 +473,13 @@ class Keeper:
         process.gave_back = True
         if worker.name in self.gate.holders:
             process.stall.yielded()
-            self._let_go(worker)
+            self.let_go(worker)
 
-    def _let_go(self, worker: Worker) -> None:
-        """A holder's lease is free again."""
+    def let_go(self, worker: Worker) -> None:
+        """Its lease, if it has one, is free again."""
+        held = worker.name in self.gate.holders
         self.free_lease(worker)
-        if worker.paused:
+        if held and worker.paused:
             self._changed(worker)
 
     def revoke(self, worker: Worker) -> None:

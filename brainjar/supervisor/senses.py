@@ -45,6 +45,8 @@ class Senses:
         self.sock: socket.socket | None = None
         self.why = "not started yet"
         """Why nothing is read; "" while it works."""
+        self.unseen = ""
+        """Why it could not look at workers, the last time it was asked to."""
         self._id = 0
         self._asked: dict[Group, float] = {}
         self._retry_at = 0.0
@@ -81,7 +83,7 @@ class Senses:
         finally:
             theirs.close()
         ours.setblocking(False)
-        self.sock, self.why, self._killed_at, self._answered = ours, "", None, False
+        self.sock, self.why, self.unseen, self._killed_at, self._answered = ours, "", "", None, False
         self._asked.clear()
 
     def free(self, group: Group) -> bool:
@@ -109,6 +111,8 @@ class Senses:
                 break
             if not self._answered:  # it was slow to start: what it was asked meanwhile counts from here
                 self._answered, self._asked = True, dict.fromkeys(self._asked, now)
+            if answer.group == "look":
+                self.unseen = answer.why
             if now - self._asked.pop(answer.group, now) <= ANSWER_S:
                 found.append(answer)
         return found

@@ -67,7 +67,7 @@ class Verdicts:
     @property
     def blind(self) -> str:
         """Why no worker is killed for what the watch sees of its memory; "" while it is."""
-        return "a dry run: it says what it would do" if self.dry_run else self._senses.why
+        return "a dry run: it says what it would do" if self.dry_run else self._senses.why or self._senses.unseen
 
     def ask(self, now: float) -> None:
         """Ask what is due."""
@@ -231,7 +231,7 @@ class Verdicts:
             return
         if step == "revoke":
             self._keeper.revoke(worker)
-            self._keeper.free_lease(worker)
+            self._keeper.let_go(worker)
         else:
             self._keeper.end(worker, _SIGNALS[step], WATCH_INTENT + STALLED, text)
             process.signal(signal.SIGCONT)  # or one that is stopped would never take it

@@ -3,7 +3,7 @@
 The cheap reading (`memory.cheap`) counts inherited pages from birth on, so only its growth means something; it misses pages
 that are copied on write, each of which however costs a page fault. The exact one counts everything, as long as the zygote lives that
 the rest is shared with. So what the last exact one said, and what resident memory has grown since, is the estimate; that
-and a page for each fault since is the most that it can be. An exact reading is asked for when the most is near the cap; when it
+and what each fault since may have copied is the most that it can be. An exact reading is asked for when the most is near the cap; when it
 has moved by a part of the cap that people would want to see; and else seldom.
 
 Nobody is killed on one reading: the one that is past the cap is read again at once, and the second one counts.
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from brainjar.watchdog.memory import PAGE, Cheap
+from brainjar.watchdog.memory import FAULT, Cheap
 
 SHOWN: Final = 4
 """A move of 1/4 of the cap is worth an exact reading, which costs more than all else that is sensed; once an interval at most."""
@@ -55,7 +55,7 @@ class PrivateMemory:
         """It cannot own more; None before the first exact reading."""
         if self._exact is None or self._now is None:
             return self._exact
-        return self._exact + max(0, self._now.anonymous - self._then.anonymous) + PAGE * max(0, self._now.faults - self._then.faults)
+        return self._exact + max(0, self._now.anonymous - self._then.anonymous) + FAULT * max(0, self._now.faults - self._then.faults)
 
     def cheap(self, found: Cheap) -> None:
         self._now = found

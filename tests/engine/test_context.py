@@ -58,6 +58,7 @@ def engine(loaded: llama.Engine) -> Iterator[llama.Engine]:
         loaded.reopen_context(N_CTX)
     loaded.truncate(0)
     loaded.set_interrupt(lambda: False)
+    loaded.between = lambda: False
     loaded.set_sampling(Sampling(temperature=0, repeat_penalty=1.0), 1)
     yield loaded
     loaded.set_interrupt(lambda: False)
@@ -152,3 +153,12 @@ def test_threads_of_zmq_count_little_against_a_cap_and_two_can_compute(stacks: s
     done = subprocess.run([sys.executable, "-c", STACKS, stacks, str(MODEL.path)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert least <= int(done.stdout) < most
+
+
+def test_a_long_read_gives_way_between_two_batches_and_goes_on_where_it_was(engine: llama.Engine) -> None:
+    tokens = (engine.tokenize(TEXT) * 4)[: llama.BATCH + 40]
+    engine.between = lambda: True
+    assert not engine.feed(tokens)
+    assert engine.n_past == llama.BATCH
+    assert engine.feed(tokens[engine.n_past :]), "nothing is behind the last one"
+    assert engine.n_past == len(tokens)

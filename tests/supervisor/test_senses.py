@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from brainjar.supervisor import reaper
@@ -145,6 +146,29 @@ def test_the_first_answer_may_take_longer(handle: Senses) -> None:
     handle.ask("memory", T)
     assert handle.hung(T + FIRST_S - 0.1) == {}
     assert handle.hung(T + FIRST_S + 0.1)
+
+
+def test_what_it_was_asked_while_it_started_slowly_counts_from_its_first_answer(handle: Senses) -> None:
+    handle.ask("memory", T)
+    handle.ask("look", T + 1, [(os.getpid(), os.getpid())])
+    now = T + ANSWER_S + 3
+    while not (found := handle.answers(now)):
+        assert handle.sock is not None and select.select([handle.sock], [], [], 60)[0]
+    assert found, "it is new, however long it was waited for"
+    handle.tend(now)
+    assert handle.why == "" and not handle.hung(now)
+
+
+def test_why_workers_cannot_be_looked_at_is_kept_until_they_can_be(handle: Senses) -> None:
+    assert handle.sock is not None
+    handle.sock.close()
+    handle.sock, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    handle.sock.setblocking(False)
+    for why in ("its reader failed", ""):
+        theirs.send(msgspec.json.encode(Answer(group="look", why=why)))
+        assert len(handle.answers(T)) == 1
+        assert handle.unseen == why
+    theirs.close()
 
 
 def test_an_answer_from_before_a_long_sleep_is_none(handle: Senses) -> None:

@@ -81,3 +81,11 @@ def test_the_kernels_kills_are_counted_or_not_known(tmp_path: Path) -> None:
     vmstat.write_text("nr_free_pages 1\n")
     assert pressure.kernel_oom_kills(vmstat) is None
     assert pressure.kernel_oom_kills(tmp_path / "nowhere") is None
+
+
+@pytest.mark.parametrize(
+    ("release", "huge"),
+    [("4.9.337-tegra", True), ("5.4.0-150-generic", True), ("5.8.0", False), ("6.18.44", False), ("10.1", False), ("odd", True)],
+)
+def test_a_fault_copied_a_whole_huge_page_before_linux_5_8(release: str, huge: bool) -> None:
+    assert memory.copied_by_a_fault(release) == (max(memory.PAGE, 2 * MIB) if huge else memory.PAGE)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from brainjar.watchdog.memory import PAGE, Cheap
+from brainjar.watchdog.memory import FAULT, Cheap
 from brainjar.watchdog.private import LOOK_AGAIN_S, SELDOM, SHOWN, Nearness, PrivateMemory
 
 MIB = 1 << 20
@@ -50,16 +50,16 @@ def test_it_is_looked_at_exactly_when_it_may_be_near_its_cap_and_else_seldom() -
         (then, False),
         (seen(50 * MIB + 84 * MIB, 1000), False),
         (seen(50 * MIB + 85 * MIB, 1000), True),  # it has touched new pages
-        (seen(50 * MIB, 1000 + 84 * MIB // PAGE), False),
-        (seen(50 * MIB, 1000 + 85 * MIB // PAGE), True),  # it may have written on shared ones
-        (seen(50 * MIB + 43 * MIB, 1000 + 43 * MIB // PAGE), True),  # or both
+        (seen(50 * MIB, 1000 + 84 * MIB // FAULT), False),
+        (seen(50 * MIB, 1000 + 85 * MIB // FAULT), True),  # it may have written on shared ones
+        (seen(50 * MIB + 43 * MIB, 1000 + 43 * MIB // FAULT), True),  # or both
         (seen(10 * MIB, 1000), False),
     ):
         own.exact(10 * MIB, then, 0.0)
         own.cheap(now)
         assert not own.wants_exact(LOOK_AGAIN_S - 0.01, 5.0), "it costs milliseconds"
         assert own.wants_exact(LOOK_AGAIN_S, 5.0) == wanted
-        moved = now.anonymous - then.anonymous + PAGE * (now.faults - then.faults) >= CAP // SHOWN
+        moved = now.anonymous - then.anonymous + FAULT * (now.faults - then.faults) >= CAP // SHOWN
         assert own.wants_exact(5.0, 5.0) == moved, "what has moved is shown once an interval"
         assert own.wants_exact(SELDOM * 5.0, 5.0)
 
@@ -67,9 +67,9 @@ def test_it_is_looked_at_exactly_when_it_may_be_near_its_cap_and_else_seldom() -
 def test_past_the_mark_of_the_warning_it_is_looked_at_when_it_may_be_past_the_cap() -> None:
     own = PrivateMemory(CAP)
     own.exact(97 * MIB, seen(200 * MIB), 0.0)
-    own.cheap(seen(200 * MIB, 3 * MIB // PAGE))
+    own.cheap(seen(200 * MIB, 3 * MIB // FAULT))
     assert not own.wants_exact(LOOK_AGAIN_S, 5.0)
-    own.cheap(seen(200 * MIB, 3 * MIB // PAGE + 1))
+    own.cheap(seen(200 * MIB, 3 * MIB // FAULT + 1))
     assert own.wants_exact(LOOK_AGAIN_S, 5.0)
 
 
@@ -88,13 +88,13 @@ def test_it_never_owns_more_than_the_most(moves: list[tuple[int, int, int]], fir
     """Pages touched first, pages copied on write, pages given back; faults are counted for the first two."""
     own = PrivateMemory(CAP)
     private, resident, faults = first, 5000, 0
-    own.exact(private * PAGE, seen(resident * PAGE), 0.0)
+    own.exact(private * FAULT, seen(resident * FAULT), 0.0)
     for touched, copied, given_back in moves:
         private, resident, faults = private + touched + copied, resident + touched, faults + copied
         gone = min(given_back, private)
         private, resident = private - gone, resident - gone
-        own.cheap(seen(resident * PAGE, faults))
-        assert own.most is not None and private * PAGE <= own.most
+        own.cheap(seen(resident * FAULT, faults))
+        assert own.most is not None and private * FAULT <= own.most
 
 
 def test_the_death_of_a_zygote_kills_nobody() -> None:
