@@ -26,17 +26,14 @@ from brainjar.messages import (
     Feed,
     Heard,
     LastDeath,
-    Lease,
     News,
     Ready,
-    Revoke,
     Stop,
-    encode,
 )
 from brainjar.supervisor import autopsy, logs, restart
 from brainjar.supervisor.bulletin import Bulletin
-from brainjar.supervisor.gate import Claim, Gate
 from brainjar.supervisor.housing import Housing
+from brainjar.supervisor.leases import Leases
 from brainjar.supervisor.lifecycle import SHOWN, Event, Phase, step
 from brainjar.supervisor.premises import LOGS, MIND, Premises
 from brainjar.supervisor.worker import Process, Worker
@@ -73,7 +70,6 @@ class Keeper:
         self.clock = clock
         self._context = context
         self.housing = housing
-        self.gate = Gate(config.inference.shares)
         self.kernel_oom_kills = pressure.kernel_oom_kills()
         """As last looked at; a death looks again."""
         self.closing = False
@@ -87,6 +83,7 @@ class Keeper:
         self.zygotes = {
             model: Zygote(model, premises.state_dir / LOGS / "zygote.log", [*inside, *self._words(model)]) for model in config.models
         }
+        self.leases = Leases(config.inference.shares, self.workers, self._announce_state, clock)
         for worker in self.workers.values():
             worker.rises = worker.life > 1 and not ledger.lived(worker.name, worker.life)
 
@@ -121,7 +118,7 @@ class Keeper:
             self.happen(worker, Event.START)
 
     def _announce_state(self, worker: Worker) -> None:
-        state = worker.shown(self.gate)
+        state = worker.shown(self.leases.gate)
         state = "ready" if state == "thinking" else state
         self.bulletin.announce(
             "STATE",
@@ -253,7 +250,7 @@ class Keeper:
     def _record_failed_start(self, worker: Worker) -> None:
         process = worker.process
         if process is not None:
-            self.free_lease(worker)
+            self.leases.free(worker)
             if process.words:
                 worker.reason = process.words
             elif process.wait is not None:
@@ -285,7 +282,7 @@ class Keeper:
         assert process is not None
         if process.intent is None and worker.phase is Phase.READY:
             process.intent, process.ends_by = "recycle", self.clock() + STOP_S
-            self.tell(worker, Stop())
+            worker.tell(Stop())
 
     def end_overdue(self) -> None:
         """Kill who was asked to end and has not."""
@@ -303,7 +300,7 @@ class Keeper:
             self._announce_state(worker)
 
     def _ask_stop(self, worker: Worker) -> None:
-        self.tell(worker, Stop())
+        worker.tell(Stop())
         worker.deadline = self.clock() + STOP_S
 
     def _terminate(self, worker: Worker) -> None:
@@ -323,7 +320,7 @@ class Keeper:
             self.happen(worker, Event.EXIT)
 
     def _free_lease(self, worker: Worker) -> None:
-        self.free_lease(worker)
+        self.leases.free(worker)
 
     def _drain(self, worker: Worker) -> None:
         worker.died_at = self.clock()
@@ -414,105 +411,14 @@ class Keeper:
 
     # ── between workers ──
 
-    def tell(self, worker: Worker, message: Feed) -> None:
-        if worker.process is not None:
-            worker.process.channel.tell(encode(message))
-
     def _tell_seers(self, about: Worker, message: Feed) -> None:
         for other in self.workers.values():
             if about.name in other.persona.sees and other.phase is Phase.READY:
-                self.tell(other, message)
+                other.tell(message)
 
     def spread(self, worker: Worker, text: str) -> None:
         """A finished thought, to those who see this persona and to nobody else."""
         self._tell_seers(worker, Heard(by=worker.name, life=worker.life, text=text))
-
-    def free_lease(self, worker: Worker) -> None:
-        self.gate.release(worker.name)
-        self.grant()
-
-    def grant(self) -> None:
-        for name in self.gate.grant(self.clock()):
-            worker = self.workers[name]
-            if worker.process is not None:
-                self._let_in(worker)
-
-    def _let_in(self, worker: Worker) -> None:
-        assert worker.process is not None
-        worker.process.cpus = self.gate.cpus_of(worker.name) or worker.process.cpus
-        self.tell(worker, Lease(request=worker.process.request, cpus=worker.process.cpus))
-
-    def ask_lease(self, worker: Worker, request: int) -> None:
-        process = worker.process
-        if process is None or worker.phase is not Phase.READY:
-            return
-        anew = request != process.request
-        process.request = request
-        process.gave_back = process.gave_back or anew
-        if not process.channel.listened_to():
-            return  # its feed is not connected yet: a lease would be lost, and the loop asks again when it is
-        if worker.name in self.gate.holders and not anew:
-            self._let_in(worker)  # what it was told before was lost
-            if not process.gave_back:
-                self.tell(worker, Revoke(request=request))
-            return
-        if worker.name in self.gate.holders:
-            self.let_go(worker)  # that it gave back the one before was lost
-        elif anew:
-            self.gate.release(worker.name)
-        persona = worker.persona
-        claim = Claim(persona.threads, None if persona.floats else persona.cpus, persona.priority)
-        self.gate.ask(worker.name, self.clock(), claim)
-        self.grant()
-
-    def give_back(self, worker: Worker, request: int) -> None:
-        """It has given the lease back, of its own will or asked to."""
-        process = worker.process
-        if process is None or request != process.request:
-            return  # of a lease that was taken from it before
-        process.gave_back = True
-        if worker.name in self.gate.holders:
-            process.stall.yielded()
-            self.let_go(worker)
-
-    def let_go(self, worker: Worker) -> None:
-        """Its lease, if it has one, is free again."""
-        held = worker.name in self.gate.holders
-        self.free_lease(worker)
-        if held and worker.paused:
-            self._changed(worker)
-
-    def revoke(self, worker: Worker) -> None:
-        """Have it give the lease back at once."""
-        if worker.process is not None:
-            worker.process.gave_back = worker.name not in self.gate.holders
-            self.tell(worker, Revoke(request=worker.process.request))
-
-    def pause(self, worker: Worker, why: str) -> None:
-        """It stops thinking, at once, and keeps its life. It goes on, at the same token, when no reason is left."""
-        before = worker.shown(self.gate)
-        if why not in worker.paused:
-            worker.paused.append(why)
-        self.gate.bar(worker.name)
-        if worker.name in self.gate.holders:
-            self.revoke(worker)  # it is paused when it has given back
-        elif worker.shown(self.gate) != before:
-            self._changed(worker)
-
-    def resume(self, worker: Worker, why: str) -> None:
-        """Take one reason to pause back."""
-        before = worker.shown(self.gate)
-        if why in worker.paused:
-            worker.paused.remove(why)
-        if not worker.paused:
-            self.gate.unbar(worker.name)
-            if before == "paused":
-                self._changed(worker)
-            self.grant()
-
-    def _changed(self, worker: Worker) -> None:
-        worker.since = time.time()
-        self._announce_state(worker)
 
     def workers_of(self, model: Model) -> Sequence[Worker]:
         return [worker for worker in self.workers.values() if worker.persona.model == model]

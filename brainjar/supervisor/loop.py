@@ -281,7 +281,7 @@ class Supervisor:
         if worker.phase is Phase.DYING and self.keeper.silent(worker):
             self.keeper.happen(worker, Event.SILENT)
         elif process.channel.feed in ready and worker.phase is Phase.READY:
-            self.keeper.ask_lease(worker, process.request)
+            self.keeper.leases.ask(worker, process.request)
 
     def _ended(self, worker: Worker) -> None:
         process = worker.process
@@ -348,9 +348,9 @@ class Supervisor:
                 if worker.process is not None and worker.process.recycle == "when it asks":
                     self.keeper.recycle(worker)
                 else:
-                    self.keeper.ask_lease(worker, request)
+                    self.keeper.leases.ask(worker, request)
             case Yield(request=request):
-                self.keeper.give_back(worker, request)
+                self.keeper.leases.give_back(worker, request)
             case Thought(text=text):
                 self._announce(worker, "THOUGHT", text, _without(message, "text"))
                 self.keeper.spread(worker, text)

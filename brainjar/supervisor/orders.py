@@ -137,12 +137,12 @@ class Orders:
         if BY_HAND in worker.paused:
             connection.done(f"{worker.name} is paused already")
             return
-        self._keeper.pause(worker, BY_HAND)
+        self._keeper.leases.pause(worker, BY_HAND)
 
         def paused() -> Answer | None:
             if BY_HAND not in worker.paused:
                 return f"{worker.name} was resumed meanwhile", 1
-            if worker.name in self._keeper.gate.holders:
+            if worker.name in self._keeper.leases.gate.holders:
                 return None
             return f"{worker.name} is paused" + ("" if worker.alive else ", and will be when it lives again"), 0
 
@@ -153,7 +153,7 @@ class Orders:
             why = f"; it is paused by the watchdog ({', '.join(worker.paused)}), which lets it go on itself" if worker.paused else ""
             connection.done(f"{worker.name} is not paused by hand{why}", exit=1 if why else 0)
             return
-        self._keeper.resume(worker, BY_HAND)
+        self._keeper.leases.resume(worker, BY_HAND)
         why = f", but stays paused by the watchdog ({', '.join(worker.paused)})" if worker.paused else ""
         connection.done(f"{worker.name} may think again{why}")
 

@@ -37,8 +37,8 @@ class Reports:
                 ledger_error=self._ledger.error,
             ),
             personas=tuple(self._persona(worker, now) for worker in self._keeper.workers.values()),
-            lease=self._keeper.gate.holders,
-            lease_limit=self._keeper.gate.limit,
+            lease=self._keeper.leases.gate.holders,
+            lease_limit=self._keeper.leases.gate.limit,
             watchdog=self._verdicts.status(),
         )
 
@@ -46,19 +46,19 @@ class Reports:
         lives = worker.alive and worker.process is not None and worker.process.ready is not None
         joined = worker.process.joined if lives and worker.process is not None else None
         cgroup = self._keeper.housing.layer(worker.persona, joined=joined)
-        return worker.status(self._keeper.gate, now, cgroup, self._verdicts.blind)
+        return worker.status(self._keeper.leases.gate, now, cgroup, self._verdicts.blind)
 
     def beat(self) -> None:
         """One HEARTBEAT per persona, then the jar's own, with the newest number of each topic: a lost tail shows by it."""
         now = self._keeper.clock()
         waiting = {}
         for worker in self._keeper.workers.values():
-            since = self._keeper.gate.waiting_since(worker.name)
+            since = self._keeper.leases.gate.waiting_since(worker.name)
             if since is not None:
                 waiting[worker.name] = round(now - since, 3)
             seen = worker.counters()
             beat: dict[str, Any] = {
-                "state": worker.shown(self._keeper.gate),
+                "state": worker.shown(self._keeper.leases.gate),
                 "pid": worker.pid if worker.alive else None,
                 "tokens": seen.tokens,
                 "tokens_per_s": round(worker.measure_rate(seen), 1),
@@ -71,7 +71,7 @@ class Reports:
             self._bulletin.announce("HEARTBEAT", worker.name, life=worker.life, deaths=worker.deaths, metadata=beat)
         jar: dict[str, Any] = {
             "topics": dict(self._bulletin.topics),
-            "lease": list(self._keeper.gate.holders),
+            "lease": list(self._keeper.leases.gate.holders),
             "waiting": waiting,
             "danger": self._verdicts.danger,
             "rss_bytes": _rss(),

@@ -114,10 +114,10 @@ class Verdicts:
     def _judge(self, now: float, readings: Iterable[Reading]) -> None:
         for verdict in self.policy.judge(now, tuple(readings), self._candidates()):
             self._carry_out(verdict)
-        limit = 1 if self.danger else len(self._keeper.gate.shares)
-        if limit != self._keeper.gate.limit:
-            self._keeper.gate.limit = limit
-            self._keeper.grant()
+        limit = 1 if self.danger else len(self._keeper.leases.gate.shares)
+        if limit != self._keeper.leases.gate.limit:
+            self._keeper.leases.gate.limit = limit
+            self._keeper.leases.grant()
 
     def _candidates(self) -> list[Candidate]:
         return [
@@ -126,7 +126,7 @@ class Verdicts:
                 pid=process.pid,
                 expendable=worker.persona.expendable,
                 private_bytes=process.own.estimate or 0,
-                paused=bool(worker.paused) and worker.name not in self._keeper.gate.holders,
+                paused=bool(worker.paused) and worker.name not in self._keeper.leases.gate.holders,
                 ending=process.intent is not None or worker.phase is not Phase.READY,
             )
             for worker, process in self._living()
@@ -148,10 +148,10 @@ class Verdicts:
             return
         match verdict.step:
             case "pause":
-                self._keeper.pause(worker, verdict.sense)
+                self._keeper.leases.pause(worker, verdict.sense)
             case "resume":
                 for why in [why for why in worker.paused if why != BY_HAND]:
-                    self._keeper.resume(worker, why)
+                    self._keeper.leases.resume(worker, why)
             case "term" | "kill":
                 self._keeper.end(worker, _SIGNALS[verdict.step], WATCH_INTENT + verdict.sense, verdict.text)
             case "spare" if worker.process is not None and not worker.stop_when_buried:
@@ -188,7 +188,7 @@ class Verdicts:
         readings = [{"layer": layer, "used_bytes": used, "limit_bytes": limit}]
         metadata = {"step": "warn", "kind": "cap", "readings": readings}
         self.say("PRESSURE", worker, text, metadata, kept=self._rarely(f"cap {worker.name}"))
-        self._keeper.tell(worker, Near(used=used, limit=limit))
+        worker.tell(Near(used=used, limit=limit))
 
     def leaks(self, worker: Worker, text: str, readings: dict[str, Any]) -> None:
         self.say("VERDICT", worker, text, {"step": "recycle", "kind": "leak", "readings": [readings]})
@@ -208,7 +208,7 @@ class Verdicts:
                 now,
                 beat=seen.beat_ns,
                 progress=seen.decoded + seen.steps,
-                holds=worker.name in self._keeper.gate.holders,
+                holds=worker.name in self._keeper.leases.gate.holders,
                 gave_back=process.gave_back,
             )
             if step is not None:
@@ -230,8 +230,8 @@ class Verdicts:
         if self.dry_run:
             return
         if step == "revoke":
-            self._keeper.revoke(worker)
-            self._keeper.let_go(worker)
+            self._keeper.leases.revoke(worker)
+            self._keeper.leases.let_go(worker)
         else:
             self._keeper.end(worker, _SIGNALS[step], WATCH_INTENT + STALLED, text)
             process.signal(signal.SIGCONT)  # or one that is stopped would never take it

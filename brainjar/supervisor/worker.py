@@ -21,7 +21,7 @@ from brainjar.bus import Channel
 from brainjar.config import Persona, Watchdog
 from brainjar.isolation import rlimits
 from brainjar.ledger import Record
-from brainjar.messages import SHORT_WORDS, Birth, LastDeath, Layer, Memory, PersonaStatus, Ready, State, encode
+from brainjar.messages import SHORT_WORDS, Birth, Feed, LastDeath, Layer, Memory, PersonaStatus, Ready, State, encode
 from brainjar.supervisor import logs, reaper
 from brainjar.supervisor.gate import Gate
 from brainjar.supervisor.lifecycle import SHOWN, Phase
@@ -218,6 +218,11 @@ class Worker:
     @property
     def alive(self) -> bool:
         return self.process is not None and self.process.pidfd >= 0 and self.process.wait is None
+
+    def tell(self, message: Feed) -> None:
+        """Over its feed, if it has one; what that does not take is lost."""
+        if self.process is not None:
+            self.process.channel.tell(encode(message))
 
     def vitals(self) -> vital.Vitals:
         return vital.read(self.process.vitals) if self.process else vital.Vitals()

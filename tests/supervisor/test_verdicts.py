@@ -15,11 +15,12 @@ from brainjar.watchdog.sampling import ABSENT_S
 
 
 class Scripted:
-    """Stands for keeper, bulletin and senses."""
+    """Stands for keeper, leases, bulletin and senses."""
 
     def __init__(self) -> None:
         self.now = 1000.0
         self.gate = Gate([(0,), (1,)])
+        self.leases = self
         self.workers: dict[str, Any] = {}
         self.said: list[tuple[str, str, bool]] = []
         self.asked: list[Group] = []
