@@ -21,7 +21,7 @@ from brainjar.engine.bindings import lib
 from brainjar.engine.template import PLAIN, ChatTemplate, Message
 from brainjar.messages import Sampling
 
-BATCH: Final = 256
+BATCH: Final = 128
 """Tokens per llama_decode. Larger batches cost compute buffers and gain nothing on a few CPU cores."""
 
 STACK: Final = 512 * 1024
@@ -71,6 +71,8 @@ def context_params(n_ctx: int, threads: int) -> Any:
     params.n_batch = params.n_ubatch = min(BATCH, n_ctx)
     params.n_outputs_max = 1  # only the last token's logits are ever read: saves n_batch x n_vocab floats
     params.n_threads = params.n_threads_batch = threads
+    # On a CPU it is the slower one, the more so the longer the past: 21 against 14 ms a token after 1,500 (docs/decisions.md).
+    params.flash_attn_type = lib.LLAMA_FLASH_ATTN_TYPE_DISABLED
     params.no_perf = True
     return params
 
@@ -292,10 +294,11 @@ class Engine:
     # ── before a fork ──
 
     def warm_up(self) -> None:
-        """Compute one token on one thread, so that what llama.cpp allocates lazily is inherited too."""
+        """Compute one token on one thread, so that what llama.cpp allocates lazily is inherited too; leave no trace of it in the cache."""
         token = max(lib.llama_vocab_bos(self.vocab), 0)
         self.feed([token])
-        self.truncate(0)
+        lib.llama_memory_clear(self.memory, True)
+        self.n_past = 0
 
     def description(self) -> str:
         buffer = ctypes.create_string_buffer(256)
