@@ -124,6 +124,8 @@ class Restart(Struct, frozen=True, kw_only=True):
     intensity: int
     window: float
     backoff_max: float
+    standby: bool = False
+    """The next life of each persona is forked in advance."""
 
 
 class Watchdog(Struct, frozen=True, kw_only=True):
@@ -274,7 +276,7 @@ class _Resolver:
         if raw.backoff_max is not None and raw.backoff_max < raw.pause:
             raise self.source.wrong("restart.backoff_max", f"{raw.backoff_max:g}s", f"at least restart.pause ({raw.pause:g}s)")
         backoff_max = max(300.0, raw.pause) if raw.backoff_max is None else raw.backoff_max
-        return Restart(pause=raw.pause, intensity=raw.intensity, window=raw.window, backoff_max=backoff_max)
+        return Restart(pause=raw.pause, intensity=raw.intensity, window=raw.window, backoff_max=backoff_max, standby=raw.standby)
 
     def watchdog(self) -> Watchdog:
         raw = self.raw.watchdog

@@ -213,6 +213,8 @@ class PersonaStatus(msgspec.Struct, frozen=True, kw_only=True):
     """How fast its private memory grows, over `watchdog.leak_window`; None: not known yet."""
     cap_in_s: float | None = None
     """When it will be at its cap at that rate; None where it does not grow."""
+    standby_pid: int | None = None
+    """The process of its next life, which waits; None where there is none."""
 
 
 class SenseStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -292,6 +294,21 @@ class Ready(msgspec.Struct, frozen=True, kw_only=True, tag="ready"):
     n_ctx: Count = 0
     """Its window, in tokens."""
     sandbox: tuple[Guard, ...] = ()
+    born_ns: Count = 0
+    """CLOCK_MONOTONIC of its first instruction; of one that waited, the first after its release."""
+
+
+class Waiting(msgspec.Struct, frozen=True, kw_only=True, tag="waiting"):
+    """A life forked in advance is ready to be released."""
+
+
+class Saved(msgspec.Struct, frozen=True, kw_only=True, tag="saved"):
+    """The context is left to the next life."""
+
+    tokens: Count
+    """Computed, in it."""
+    size: Count
+    """Bytes."""
 
 
 class Ask(msgspec.Struct, frozen=True, kw_only=True, tag="ask"):
@@ -331,7 +348,7 @@ class Trouble(msgspec.Struct, frozen=True, kw_only=True, tag="trouble"):
     what: str
 
 
-Voice = Ready | Ask | Yield | Token | Thought | Trouble
+Voice = Ready | Waiting | Saved | Ask | Yield | Token | Thought | Trouble
 
 
 # ── feed: supervisor -> worker ────────────────────────────────────────────────────────────────────────────────────────
@@ -414,6 +431,8 @@ class Walls(msgspec.Struct, frozen=True, kw_only=True):
     mounts: bool = False
     """Whether a mount namespace can be had."""
     threads: int = 64
+    at_once: int = 1
+    """How many processes of the persona there may be at a time, all of its uid."""
     threads_counted: bool = False
     """Its cgroup limits them."""
     why_same_user: str = ""
@@ -446,6 +465,28 @@ class Birth(msgspec.Struct, frozen=True, kw_only=True):
     afresh: bool = False
     """Its last start with the context that was left to it failed: read the past again instead."""
     walls: Walls = Walls()
+    standby: bool = False
+    """Its next lives are forked in advance: what they will be told is read for them."""
+    waits: bool = False
+    """It is such a life itself, and waits at its gate for `Release`."""
+
+
+class Refresh(msgspec.Struct, frozen=True, kw_only=True, tag="refresh"):
+    """To a life that waits: there is a newer snapshot."""
+
+
+class Release(msgspec.Struct, frozen=True, kw_only=True, tag="release"):
+    """To a life that waits: live. What was not known when it was forked."""
+
+    birth: int
+    life: int
+    deaths: int
+    last_cause: str | None
+    afresh: bool = False
+
+
+Gate = Refresh | Release
+"""What is said over a gate after `Birth`."""
 
 
 class Hello(msgspec.Struct, frozen=True, kw_only=True):
@@ -483,8 +524,13 @@ def decode_feed(data: bytes) -> Feed:
     return _feed.decode(data)
 
 
+def decode_gate(data: bytes) -> Gate:
+    return _gate.decode(data)
+
+
 encode = msgspec.json.Encoder().encode
 _voice: msgspec.json.Decoder[Voice] = msgspec.json.Decoder(Voice)
 _feed: msgspec.json.Decoder[Feed] = msgspec.json.Decoder(Feed)
+_gate: msgspec.json.Decoder[Gate] = msgspec.json.Decoder(Gate)
 _envelope = msgspec.json.Decoder(Envelope)
 decode_envelope = _envelope.decode

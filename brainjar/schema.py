@@ -143,6 +143,7 @@ class RawRestart(Struct, frozen=True, kw_only=True):
         float, Meta(ge=0.001, lt=MAX_SECONDS), Key('a duration from "1ms" to under 10 years, such as "60s"', _text(parse_duration))
     ] = 60.0
     backoff_max: Span | None = None
+    standby: Annotated[bool, Key("true or false")] = False
 
 
 class RawWatchdog(Struct, frozen=True, kw_only=True):

@@ -28,8 +28,8 @@ from brainjar import messages, vitals
 from brainjar.engine import llama, pages
 from brainjar.engine.snapshot import Snapshots
 from brainjar.isolation import affinity, bonds, priority, rlimits, sandbox
-from brainjar.messages import Birth, Hello, Loaded, LoadFailed
-from brainjar.persona.turns import Life, Stopped
+from brainjar.messages import Birth, Hello, Loaded, LoadFailed, Refresh, Release, Waiting
+from brainjar.persona.turns import SAY_WAIT_MS, Life, Stopped
 
 GATE_BYTES: Final = 256 * 1024
 BIRTH_FDS: Final = 4
@@ -108,6 +108,7 @@ def _fork(sock: socket.socket, gate: int, engine: llama.Engine, context_bytes: i
 
 def _worker(gate: socket.socket, engine: llama.Engine, context_bytes: int, supervisor: int, left_network: bool) -> NoReturn:
     """The first lines of a worker's life, in the order that `research/traps.md` found to hold."""
+    born_ns = time.monotonic_ns()
     os.setsid()
     baseline = (rlimits.vm_data() or 0) - context_bytes
     pidfd = os.pidfd_open(os.getpid())
@@ -130,8 +131,6 @@ def _worker(gate: socket.socket, engine: llama.Engine, context_bytes: int, super
         _close_all_but({gate.fileno(), vitals_fd, snapshot_a, snapshot_b})
         affinity.pin(birth.cpus)
         walls = sandbox.put_up(birth.walls, supervisor, left_network=left_network)
-        threading.stack_size(256 * 1024)
-        threading.Thread(target=_lifeline, args=(gate,), daemon=True).start()
         limit = baseline + birth.memory_cap
         need = context_bytes + _SPARE
         if birth.memory_cap < need:
@@ -139,8 +138,13 @@ def _worker(gate: socket.socket, engine: llama.Engine, context_bytes: int, super
         rlimits.cap_data(limit)
         gc.enable()
         faulthandler.enable()  # where a worker hangs or breaks in native code, its stack is the last that its stderr says
-        life = Life(engine, birth, record, Snapshots((snapshot_a, snapshot_b)), (limit, baseline), walls)
+        life = Life(engine, birth, record, Snapshots((snapshot_a, snapshot_b)), (limit, baseline), walls, born_ns)
         signal.signal(signal.SIGTERM, lambda *_: setattr(life, "stopping", True))
+        life.equip()
+        if birth.waits:
+            life.released(_wait(gate, life))
+        threading.stack_size(256 * 1024)
+        threading.Thread(target=_lifeline, args=(gate,), daemon=True).start()
         life.prepare()
         life.live()
     except Stopped:
@@ -154,6 +158,21 @@ def _worker(gate: socket.socket, engine: llama.Engine, context_bytes: int, super
         traceback.print_exc()
         _end(record, 1, error)
     os._exit(1)
+
+
+def _wait(gate: socket.socket, life: Life) -> Release:
+    """Be ready to live, whatever is left meanwhile, until the gate says that this life begins."""
+    life.take_over()
+    life.say(Waiting(), wait_ms=SAY_WAIT_MS)
+    while True:
+        body = gate.recv(GATE_BYTES)
+        if not body:
+            os._exit(messages.EXIT_LIFELINE)
+        match messages.decode_gate(body):
+            case Release() as release:
+                return release
+            case Refresh():
+                life.take_over()
 
 
 def _close_all_but(kept: set[int]) -> None:

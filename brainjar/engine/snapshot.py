@@ -44,12 +44,20 @@ class Meta(msgspec.Struct, frozen=True, kw_only=True):
     n_past: int
     n_ctx: int
     """The window that it was computed in."""
+    ahead: tuple[int, ...] = ()
+    """All `n_past` tokens of the state, where they are other than the first of `tokens`: it has read ahead."""
 
 
 class Snapshots:
     def __init__(self, fds: tuple[int, int]) -> None:
         self._fds = fds
-        self._newest, self._generation = self._find()
+        self._newest, self.generation = self._find()
+        """`generation`: the number of the newest that is whole; 0 where there is none."""
+
+    def refresh(self) -> int:
+        """Look again: another process may have written. Return the generation."""
+        self._newest, self.generation = self._find()
+        return self.generation
 
     def _find(self) -> tuple[int | None, int]:
         found = [(header[1], i) for i, fd in enumerate(self._fds) if (header := self._header(fd)) is not None]
@@ -74,7 +82,7 @@ class Snapshots:
         """
         i = 1 - (self._newest or 0)
         fd = self._fds[i]
-        generation = (self._generation + 1) % _GENERATIONS
+        generation = (self.generation + 1) % _GENERATIONS
         head = msgspec.json.encode(meta)
         total = _HEADER.size + len(head) + size
         if total > os.fstat(fd).st_size:
@@ -96,7 +104,7 @@ class Snapshots:
             return 0
         if self._newest is not None:
             punch(self._fds[self._newest])
-        self._newest, self._generation = i, generation
+        self._newest, self.generation = i, generation
         return total
 
     def peek(self) -> Meta | None:

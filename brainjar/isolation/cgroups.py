@@ -343,9 +343,9 @@ class Groups:
         """The jar's own group."""
         return self._top
 
-    def worker(self, name: str) -> Group | None:
-        """The group of persona `name`, not made yet. None where there are no groups."""
-        return Group(self._top / f"persona-{name}", self.version) if self._top is not None else None
+    def worker(self, name: str, slot: int = 0) -> Group | None:
+        """A group of persona `name`, not made yet: two of its processes may be there at a time. None where there are no groups."""
+        return Group(self._top / f"{('persona', 'next')[slot]}-{name}", self.version) if self._top is not None else None
 
     def adopt_zygote(self, pid: int) -> None:
         """Charge what it loads to the zygotes' leaf."""

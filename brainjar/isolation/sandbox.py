@@ -56,7 +56,7 @@ def put_up(walls: Walls, supervisor: int, *, left_network: bool) -> tuple[Guard,
     hidden = _hide(walls)
     bonds.drop_capability_bounds()
     if walls.uid is not None and walls.gid is not None:
-        rlimits.cap_threads(walls.threads)
+        rlimits.cap_threads(walls.threads * walls.at_once)
         users.become(walls.uid, walls.gid)
     bonds.drop_capabilities()
     bonds.die_with(supervisor, wait_s=1.0)
@@ -150,7 +150,7 @@ def _report(walls: Walls, *, alone: bool, hidden: bool, version: int, filtered: 
             how=" and ".join(
                 how
                 for how, there in (
-                    (f"RLIMIT_NPROC={walls.threads} of its uid", walls.uid is not None),
+                    (f"RLIMIT_NPROC={walls.threads * walls.at_once} of its uid", walls.uid is not None),
                     (f"pids.max={walls.threads} of its cgroup", walls.threads_counted),
                 )
                 if there

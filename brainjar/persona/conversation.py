@@ -4,6 +4,9 @@ Everything that was computed stays valid: a death is told as one more message. T
 template, message by message; what a message adds is tokenized and appended to `tokens`, and whatever of `tokens` the
 engine has not computed yet waits until somebody does so under the inference lease (`settle`).
 
+A mind that is to be back at once after a death reads ahead what it would be told then (`foretell`), and leaves that to its next
+life: told just that, it has nothing left to read.
+
 When the window is full, it is made larger where that is wanted and can be (`grow`). Else whole oldest exchanges are cut
 out and the rest is kept as computed, where the architecture allows that. Where it does not, or where a template's text
 does not grow at its end, the newest messages are laid out anew, and as much is read again as differs from what the
@@ -12,6 +15,7 @@ context holds.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Final, Protocol
 
@@ -52,6 +56,10 @@ class Conversation:
         """How many each message added; [] when they cannot be told apart."""
         self._text = ""
         self._stale = False
+        self._ahead: list[int] | None = None
+        """All that the engine holds, where it has read ahead: other than the first of `tokens`."""
+        self._takes_back = engine.can_cut()
+        """The engine can be taken back to where it was; if not, all it had would be read again."""
 
     @property
     def unread(self) -> int:
@@ -62,6 +70,18 @@ class Conversation:
 
     def hear(self, content: str) -> None:
         """Add what is said to the mind, and open its answer. What it had not answered yet becomes one message with it."""
+        if self._ahead is None:
+            self._hear(content)
+            return
+        ahead, self._ahead = self._ahead, None
+        engine, self._engine = self._engine, _Still(self._engine)
+        try:
+            self._hear(content)
+        finally:
+            self._engine = engine
+        engine.truncate(min(_common(ahead, self.tokens), len(self.tokens) - 1))
+
+    def _hear(self, content: str) -> None:
         if self.messages and self.messages[-1]["role"] == "user":
             self._extend(content)
         else:
@@ -85,10 +105,12 @@ class Conversation:
 
     def think(self, content: str, tokens: list[int]) -> None:
         """Add the mind's own answer, as it was generated: its tokens are computed already."""
+        self.come_back()
         self._add("assistant", content, tokens)
 
     def recall(self, content: str) -> None:
         """Add an answer of earlier, which has yet to be read."""
+        self.come_back()
         self._add("assistant", content, self._engine.tokenize(content))
 
     def _add(self, role: str, content: str, own: list[int]) -> None:
@@ -126,10 +148,48 @@ class Conversation:
             first = {"role": messages[0]["role"], "content": f"{self._system}\n\n{messages[0]['content']}"}
             return self._engine.render([first, *messages[1:]], generate=generate)
 
+    # ── reading ahead ──
+
+    def foretell(self, content: str, reserve: int) -> bool:
+        """Compute what there would be to read if `content` were heard now, and stay there until `come_back`.
+
+        False: nothing was read ahead. It was interrupted, what is held cannot be taken back piece by piece, or the window would slide
+        to have room for `reserve` tokens behind it.
+        """
+        self.come_back()
+        if self._stale or not self._takes_back:
+            return False
+        other = copy.copy(self)
+        other.messages, other.tokens, other.counts = list(self.messages), list(self.tokens), list(self.counts)
+        other._engine = _Still(self._engine)
+        other._hear(content)
+        if other._stale or len(other.tokens) + reserve > self._engine.n_ctx:
+            return False
+        held = self.tokens[: self._engine.n_past]
+        same = _common(held, other.tokens)
+        if same < len(held):
+            self._engine.truncate(same)
+        self._ahead = other.tokens
+        if self._engine.feed(other.tokens[self._engine.n_past :]):
+            return True
+        self.come_back()
+        return False
+
+    def come_back(self) -> None:
+        """Forget what was read ahead. What of `tokens` was given up for it is unread again."""
+        if self._ahead is None:
+            return
+        same = min(_common(self._ahead, self.tokens), self._engine.n_past)
+        self._ahead = None
+        if same < self._engine.n_past:
+            self._engine.truncate(same)
+            self._takes_back = self._takes_back and self._engine.n_past == same
+
     # ── the window ──
 
     def settle(self, reserve: int) -> bool:
         """Compute what is unread, leaving room for `reserve` tokens behind it. False when interrupted: call it again."""
+        self.come_back()
         if self._stale:
             self._lay_out(self.messages)
         while len(self.tokens) + reserve > self._engine.n_ctx and self._grow():
@@ -139,6 +199,7 @@ class Conversation:
 
     def slide(self, reserve: int, window: int) -> None:
         """Drop the oldest until half of a window of `window` tokens is free, if there is no room for `reserve` in it."""
+        self.come_back()
         if self._stale:
             self._lay_out(self.messages)
         if len(self.tokens) + reserve > window:
@@ -146,6 +207,7 @@ class Conversation:
 
     def forget(self, goal: int, most: int) -> None:
         """Drop the oldest until some `goal` tokens are left, `most` at the worst. What is left may have to be read again."""
+        self.come_back()
         if not self.messages:
             return
         if self._stale:
@@ -224,14 +286,36 @@ class Conversation:
             tokens=tuple(self.tokens),
             n_past=self._engine.n_past,
             n_ctx=self._engine.n_ctx,
+            ahead=tuple(self._ahead or ()),
         )
 
     def take(self, meta: Meta) -> None:
         """Go on from `meta`, whose state the engine has just loaded."""
         self.messages = [{"role": role, "content": content} for role, content in meta.messages]
         self.tokens, self.counts, self.head = list(meta.tokens), list(meta.counts), meta.head
+        self._ahead = list(meta.ahead) or None
         self._stale = len(self.counts) != len(self.messages)  # its last life ended before it was laid out anew, or could not be told apart
         self._text = self._render(self.messages, generate=bool(self.messages) and self.messages[-1]["role"] == "user")
+
+
+class _Still:
+    """An engine that renders and counts, and whose sequence stays as it is."""
+
+    def __init__(self, engine: Reader) -> None:
+        self.n_ctx, self.n_past = engine.n_ctx, engine.n_past
+        self.render, self.tokenize = engine.render, engine.tokenize
+
+    def feed(self, tokens: list[int]) -> bool:
+        raise NotImplementedError
+
+    def truncate(self, n: int) -> None:
+        pass
+
+    def can_cut(self) -> bool:
+        return False
+
+    def cut(self, start: int, end: int) -> None:
+        raise NotImplementedError
 
 
 def _common(a: list[int], b: list[int]) -> int:

@@ -27,7 +27,24 @@ from brainjar.bus import WorkerEnd
 from brainjar.engine.llama import Engine, EngineError, OutOfMemory
 from brainjar.engine.snapshot import Meta, Snapshots
 from brainjar.engine.threads import move_to
-from brainjar.messages import Ask, Birth, Guard, Heard, Lease, Near, News, Ready, Revoke, Stop, Thought, Token, Trouble, Yield
+from brainjar.messages import (
+    Ask,
+    Birth,
+    Guard,
+    Heard,
+    Lease,
+    Near,
+    News,
+    Ready,
+    Release,
+    Revoke,
+    Saved,
+    Stop,
+    Thought,
+    Token,
+    Trouble,
+    Yield,
+)
 from brainjar.persona import told
 from brainjar.persona.conversation import Conversation
 from brainjar.persona.mind import Kind, Line, Mind
@@ -39,6 +56,8 @@ BIRTH_PATIENCE_S: Final = 30.0
 SAY_WAIT_MS: Final = 2000
 SNAPSHOT_AFTER: Final = 16
 """So many tokens read are worth a snapshot before the thought that follows: a note of a death is about 20."""
+LIKELY: Final = "killed-by-operator"
+"""What somebody will die of who has not died yet."""
 NUDGE: Final = "Go on."
 THOUGHT_BYTES: Final = 32 * 1024
 """Of a thought on the bus, half of what a voice may carry (`bus.VOICE_BYTES`); the mind keeps it whole."""
@@ -66,6 +85,7 @@ class Life:
         snapshots: Snapshots,
         limits: tuple[int, int],
         walls: tuple[Guard, ...] = (),
+        born_ns: int = 0,
     ) -> None:
         self.engine = engine
         self.birth = birth
@@ -73,6 +93,8 @@ class Life:
         self.snapshots = snapshots
         self.limits = limits
         self.walls = walls
+        self.born_ns = born_ns
+        """CLOCK_MONOTONIC of its first instruction."""
         self.cpus = birth.cpus
         self.stopping = False
         self.request = 0
@@ -103,13 +125,14 @@ class Life:
         self.saved: tuple[int, int] | None = None
         """What the newest snapshot is of (`_held`); None: of nothing that is in the engine."""
         self.saved_at = engine.computed
+        self.taken_over = 0
+        """The generation of the snapshot that the engine holds; 0: of none."""
 
     # ── birth ──
 
-    def prepare(self) -> None:
-        """All before READY. Raise what makes this start a failed one."""
+    def equip(self) -> None:
+        """All that can be done before it is known which life this is."""
         self.bus = WorkerEnd(self.birth.voice, self.birth.feed)
-        self.mind = self._patiently(lambda: Mind(Path(self.birth.mind)), BIRTH_PATIENCE_S)
         self.conversation = Conversation(self.engine, self.birth.prompt, self._grow)
         self.engine.set_threads(self.birth.threads)
         seed = self.birth.sampling.seed
@@ -117,6 +140,34 @@ class Life:
         self.engine.set_interrupt(self._interrupted)
         self.engine.on_decode = self._decoding
         self.engine.between = lambda: self.revoked
+
+    def take_over(self) -> None:
+        """While the life before still lives: have the engine hold its newest snapshot. Nothing else of the mind is touched."""
+        generation = self.snapshots.refresh()
+        if generation == self.taken_over:
+            return
+        self.taken_over = 0
+        left = self.snapshots.peek()
+        if left is None or left.fingerprint != self.fingerprint or not 0 < left.n_past <= self.engine.n_ctx:
+            return
+        meta = self.snapshots.read(self.fingerprint, lambda meta, state: self.engine.load_state(state, meta.n_past))
+        # what is read is given back as soon as the next one is whole: only if it is the newest still, all of it was there
+        if meta == left and self.snapshots.refresh() == generation:
+            self.taken_over = generation
+        else:
+            self.engine.truncate(0)
+
+    def released(self, release: Release) -> None:
+        """It has waited, and is to live."""
+        birth, life, deaths = release.birth, release.life, release.deaths
+        self.birth = msgspec.structs.replace(
+            self.birth, birth=birth, life=life, deaths=deaths, last_cause=release.last_cause, afresh=release.afresh, waits=False
+        )
+        self.born_ns = time.monotonic_ns()
+
+    def prepare(self) -> None:
+        """All before READY. Raise what makes this start a failed one."""
+        self.mind = self._patiently(lambda: Mind(Path(self.birth.mind)), BIRTH_PATIENCE_S)
         try:
             restored = self._patiently(self._remember, BIRTH_PATIENCE_S)
         except sqlite3.DatabaseError as error:
@@ -141,6 +192,7 @@ class Life:
                 baseline_bytes=baseline,
                 n_ctx=self.engine.n_ctx,
                 sandbox=self.walls,
+                born_ns=self.born_ns,
             ),
             wait_ms=SAY_WAIT_MS,
         )
@@ -164,10 +216,15 @@ class Life:
     def _take_snapshot(self) -> int:
         if self.birth.afresh:
             self.snapshots.discard()  # or what ended the last start would end this one
+        generation = self.snapshots.refresh()
         left = self.snapshots.peek()
         if left is None or left.fingerprint != self.fingerprint or left.line > self.mind.newest() or not self._have_window(left):
+            self.engine.truncate(0)
             return 0
-        meta = self.snapshots.read(self.fingerprint, lambda meta, state: self.engine.load_state(state, meta.n_past))
+        if generation == self.taken_over:
+            meta: Meta | None = left
+        else:
+            meta = self.snapshots.read(self.fingerprint, lambda meta, state: self.engine.load_state(state, meta.n_past))
         if meta is None:
             return 0
         self.conversation.take(meta)
@@ -257,16 +314,18 @@ class Life:
         while not self.conversation.settle(self.reserve):
             self._keep_pace()
         text, tokens, began = self._generate()
+        seconds = (time.monotonic_ns() - began - self.held_up_ns) / 1e9
+        self.conversation.think(text, tokens)
+        self._foretell()
         self.granted, self.revoked = 0, False
         self.say(Yield(request=self.request), wait_ms=SAY_WAIT_MS)  # all that is left needs no core: nobody waits for this one's disk
         if text.strip():
-            seconds = (time.monotonic_ns() - began - self.held_up_ns) / 1e9
             self.line = self._commit([("thought", self.birth.name, text.strip())])
             thought = Thought(line=self.line, turn=self.turn, tokens=len(tokens), seconds=seconds, text=_short(text))
             self.say(thought, wait_ms=SAY_WAIT_MS)
         self.vitals.clear_words()
-        self.conversation.think(text, tokens)
         self._leave_snapshot()
+        self.conversation.come_back()
         if not text.strip():
             self._listen(ASK_AGAIN_MS)  # a model that has nothing to say is not asked again at once
 
@@ -291,7 +350,11 @@ class Life:
                 self.vitals.word(text)
                 self.say(Token(n=self.tokens, turn=self.turn, text=text))
             if len(thought) == 1 and self.engine.computed - self.saved_at >= SNAPSHOT_AFTER:
+                self._foretell()
                 self._leave_snapshot()  # or a death in this thought would have it all read again
+                self.conversation.come_back()
+                while self.conversation.unread and not self.conversation.settle(0):
+                    self._keep_pace()
             self._listen(0)
             held_up_ns = self.held_up_ns
             self._keep_pace()
@@ -304,6 +367,11 @@ class Life:
         words.append(decoder.decode(b"", final=True))
         return "".join(words), thought, began
 
+    def _foretell(self) -> None:
+        """Under the lease: read what the next life will be told first, if it dies as the last one did. Some 20 tokens for each turn."""
+        if self.birth.standby:
+            self.conversation.foretell(told.of_own_death(self.birth.deaths + 1, self.birth.last_cause or LIKELY), self.reserve)
+
     def _held(self) -> tuple[int, int]:
         """Changes with whatever changes in the engine's sequence."""
         return self.engine.computed, self.engine.n_past
@@ -315,6 +383,7 @@ class Life:
         try:
             if size and self.snapshots.write(meta, size, self.engine.save_state):
                 self.saved = self._held()
+                self.say(Saved(tokens=meta.n_past, size=size))
         except OSError as error:
             self.snapshots.discard()
             self.say(Trouble(what=f"no room to leave the context to the next life ({error.strerror}): it will read its past again"))

@@ -15,7 +15,7 @@ from brainjar.config import Config, Persona
 from brainjar.errors import UsageError
 from brainjar.gguf import Gguf
 from brainjar.isolation import cgroups, namespaces, users
-from brainjar.isolation.cgroups import Group, Groups, Limits
+from brainjar.isolation.cgroups import Groups, Limits
 from brainjar.messages import Layer, OomCounts, Walls
 
 MIB: Final = 1024 * 1024
@@ -51,8 +51,10 @@ class Housing:
         self._give_minds()
         key = f"brainjar-{config.jar.name}-{zlib.crc32(os.fsencode(state_dir)):08x}"
         self.groups = Groups(cgroups.survey(), key)
-        self._group: dict[str, Group | None] = {p.name: self.groups.worker(p.name) for p in config.personas}
-        self._counted: dict[str, OomCounts] = {}
+        slots = (0, 1) if config.restart.standby else (0,)
+        self._group = {(p.name, slot): self.groups.worker(p.name, slot) for p in config.personas for slot in slots}
+        """Of each persona, and of its next life if that is forked in advance: they take turns."""
+        self._counted: dict[tuple[str, int], OomCounts] = {}
         self._above = self.groups.above()
         self._above_hit_at = -ABOVE_HOLDS_S
 
@@ -96,18 +98,19 @@ class Housing:
             hidden=self._hidden,
             mounts=self.spaces.mounts,
             threads=THREADS + persona.threads,
+            at_once=2 if self._config.restart.standby else 1,
             threads_counted=self.groups.version == "v2" and "pids" in self.groups.controllers,
             why_same_user=self._users.same.get(persona.name, ""),
         )
 
     # ── cgroups ──
 
-    def open_group(self, persona: Persona) -> int | None:
+    def open_group(self, persona: Persona, slot: int) -> int | None:
         """Make its group ready for a life; return a descriptor into which the newborn writes 0, the caller's to close."""
-        group = self._group[persona.name]
+        group = self._group[persona.name, slot]
         if group is None or not group.make(self._limits(persona)):
             return None
-        self._counted[persona.name] = group.counts()
+        self._counted[persona.name, slot] = group.counts()
         return group.door()
 
     def _limits(self, persona: Persona) -> Limits:
@@ -122,12 +125,12 @@ class Housing:
             processes=THREADS + persona.threads,
         )
 
-    def counts(self, name: str, now: float) -> OomCounts | None:
+    def counts(self, name: str, slot: int, now: float) -> OomCounts | None:
         """What the kernel has counted in its group and, since the last death, around it; `now` is monotonic.
 
         None: it has no group, or that has vanished.
         """
-        group, before = self._group[name], self._counted.get(name)
+        group, before = self._group[name, slot], self._counted.get((name, slot))
         if group is None or before is None or not group.exists:
             return None
         counted, above = group.counts(), self.groups.above()
@@ -139,22 +142,22 @@ class Housing:
             above=int(now - self._above_hit_at < ABOVE_HOLDS_S),
         )
 
-    def end_rest(self, name: str) -> None:
+    def end_rest(self, name: str, slot: int) -> None:
         """Kill whatever a dead worker has left in its group."""
-        group = self._group[name]
+        group = self._group[name, slot]
         if group is not None:
             group.end()
 
-    def joined(self, name: str, pid: int) -> bool:
+    def joined(self, name: str, slot: int, pid: int) -> bool:
         """The kernel's word on whether `pid` is in the group of `name`."""
-        group = self._group[name]
+        group = self._group[name, slot]
         return group is not None and group.holds(pid)
 
-    def layer(self, persona: Persona, *, joined: bool | None) -> Layer:
+    def layer(self, persona: Persona, slot: int = 0, *, joined: bool | None) -> Layer:
         """The cgroup's layer of the memory cap. `joined`: whether the living worker is in its group; None: there is no worker."""
         beside = 2 * self.rooms[persona.name]
         counts = f"pages that it touched first, page cache too, and its snapshot ({beside // MIB} MiB of the limit are for that)"
-        group = self._group[persona.name]
+        group = self._group[persona.name, slot]
         if group is None:
             return Layer(name="cgroup", limit_bytes=None, used_bytes=None, effective=False, counts=counts, why=self.groups.why)
         if joined is None:

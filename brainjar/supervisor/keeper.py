@@ -28,6 +28,7 @@ from brainjar.messages import (
     LastDeath,
     News,
     Ready,
+    Release,
     Stop,
 )
 from brainjar.supervisor import autopsy, logs, restart
@@ -36,6 +37,7 @@ from brainjar.supervisor.housing import Housing
 from brainjar.supervisor.leases import Leases
 from brainjar.supervisor.lifecycle import SHOWN, Event, Phase, step
 from brainjar.supervisor.premises import LOGS, MIND, Premises
+from brainjar.supervisor.standby import Standbys
 from brainjar.supervisor.worker import Process, Worker
 from brainjar.supervisor.zygotes import Standing, Zygote
 from brainjar.watchdog import pressure
@@ -83,6 +85,7 @@ class Keeper:
         self.zygotes = {
             model: Zygote(model, premises.state_dir / LOGS / "zygote.log", [*inside, *self._words(model)]) for model in config.models
         }
+        self.standbys = Standbys(self.workers, self._fork_standby, self._equip_standby, START_S)
         self.leases = Leases(config.inference.shares, self.workers, self._announce_state, clock)
         for worker in self.workers.values():
             worker.rises = worker.life > 1 and not ledger.lived(worker.name, worker.life)
@@ -104,6 +107,8 @@ class Keeper:
         if event is Event.LOADED and worker.phase is Phase.LOADING and (danger := self.danger()):
             self.hold(worker, danger)
             return
+        if event is Event.STOP:
+            self.standbys.end(worker)
         phase, actions = step(worker.phase, event)
         shown = SHOWN[worker.phase]
         if phase is not worker.phase:
@@ -138,7 +143,7 @@ class Keeper:
         if worker.reason.startswith(HELD):
             worker.reason = ""
         zygote = self.zygotes[worker.persona.model]
-        if zygote.standing is Standing.LOADED:
+        if zygote.standing is Standing.LOADED or self.standbys.ready(worker):
             self.happen(worker, Event.LOADED)
         elif zygote.standing is Standing.ABSENT:
             try:
@@ -158,35 +163,81 @@ class Keeper:
         now = self.clock()
         self.ledger.begin(worker.name, worker.births, worker.life, time.time())
         self.bulletin.flush()  # the birth is on record before there is a process, or a killed supervisor would not know of it
-        log = self.premises.state_dir / LOGS / f"{worker.name}.log"
         worker.deadline = now + START_S
+        if (standby := self.standbys.take(worker)) is not None:
+            self._release(worker, standby)
+            return
         try:
-            worker.process = Process(
-                self._context,
-                self.premises.runtime_dir,
-                log,
-                worker.name,
-                now,
-                owner=self.housing.ids(worker.name),
-                cap=worker.persona.memory,
-                watchdog=self.config.watchdog,
-            )
-            worker.process.cpus = worker.persona.cpus
+            worker.process = self._process(worker, slot=1 - worker.standby.slot if worker.standby is not None else 0)
         except (OSError, zmq.ZMQError) as error:
             worker.reason = f"no sockets or memory for a new worker: {error.strerror}"
             self.happen(worker, Event.EXIT)
             return
-        zygote = self.zygotes[worker.persona.model]
-        worker.process.zygote = zygote.pid
-        forked = zygote.fork(worker.process.theirs.fileno())
-        worker.process.release_gate_end()
-        if not forked:
+        if worker.process.zygote == 0:
             worker.reason = "the process that holds the model did not take the request to fork"
             self.happen(worker, Event.EXIT)
 
+    def _process(self, worker: Worker, *, slot: int) -> Process:
+        """What a process of this persona needs, and the request to fork it; its `zygote` is 0 where that was not taken.
+
+        Raise OSError or ZMQError where there are no sockets or no memory for it.
+        """
+        process = Process(
+            self._context,
+            self.premises.runtime_dir,
+            self.premises.state_dir / LOGS / f"{worker.name}.log",
+            worker.name,
+            self.clock(),
+            owner=self.housing.ids(worker.name),
+            cap=worker.persona.memory,
+            watchdog=self.config.watchdog,
+            slot=slot,
+        )
+        process.cpus = worker.persona.cpus
+        zygote = self.zygotes[worker.persona.model]
+        if zygote.fork(process.theirs.fileno()):
+            process.zygote = zygote.pid
+        process.release_gate_end()
+        return process
+
+    def _fork_standby(self, worker: Worker) -> Process | None:
+        if self.closing or self.danger() or worker.process is None:
+            return None
+        try:
+            process = self._process(worker, slot=1 - worker.process.slot)
+        except (OSError, zmq.ZMQError):
+            return None
+        if process.zygote == 0:
+            process.close()
+            return None
+        return process
+
+    def _equip_standby(self, worker: Worker, process: Process) -> None:
+        self._tell_birth(worker, process, waits=True)
+
+    def _release(self, worker: Worker, process: Process) -> None:
+        """The long way of a birth is behind it already."""
+        process.started = self.clock()
+        process.waits = False
+        worker.process = process
+        process.release(
+            Release(
+                birth=worker.births,
+                life=worker.life,
+                deaths=worker.deaths,
+                last_cause=worker.last_death.cause if worker.last_death else None,
+                afresh=worker.failed_starts > 0,
+            )
+        )
+        self.ledger.arrived(worker.name, worker.births, process.pid)
+
     def _hand_over(self, worker: Worker) -> None:
-        persona, process = worker.persona, worker.process
-        assert process is not None
+        assert worker.process is not None
+        self._tell_birth(worker, worker.process)
+        self.ledger.arrived(worker.name, worker.births, worker.process.pid)
+
+    def _tell_birth(self, worker: Worker, process: Process, *, waits: bool = False) -> None:
+        persona = worker.persona
         birth = Birth(
             name=persona.name,
             role=persona.role,
@@ -206,9 +257,10 @@ class Keeper:
             growth="context" if persona.growth == "context" else "none",
             afresh=worker.failed_starts > 0,
             walls=self.housing.walls(persona, process.channel.home),
+            standby=self.config.restart.standby,
+            waits=waits,
         )
-        process.hand_over(birth, worker.snapshots, self.housing.open_group(persona))
-        self.ledger.arrived(worker.name, worker.births, process.pid)
+        process.hand_over(birth, worker.snapshots, self.housing.open_group(persona, process.slot))
 
     def ready(self, worker: Worker, message: Ready) -> None:
         if worker.process is not None and worker.process.ready is None:
@@ -220,7 +272,7 @@ class Keeper:
         process = worker.process
         assert process is not None and process.ready is not None
         process.ready_at, process.ready_wall = self.clock(), time.time()
-        process.joined = self.housing.joined(worker.name, process.pid)
+        process.joined = self.housing.joined(worker.name, process.slot, process.pid)
         worker.failed_starts, worker.reason = 0, ""
         self.ledger.ready(worker.name, worker.births, process.ready_wall)
         if worker.rises:
@@ -347,7 +399,7 @@ class Keeper:
             rlimit_bytes=None if process.data_limit is None else worker.persona.memory,
             private_bytes=process.own.estimate,
             verdict=process.verdict,
-            cgroup=self.housing.counts(worker.name, self.clock()) if unasked and process.joined else None,
+            cgroup=self.housing.counts(worker.name, process.slot, self.clock()) if unasked and process.joined else None,
             kernel_oom_kills=self._new_oom_kills() if unasked else None,
         )
 

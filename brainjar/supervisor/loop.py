@@ -12,6 +12,7 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Callable
+from itertools import chain
 from typing import Any, Final
 
 import msgspec
@@ -21,7 +22,7 @@ from brainjar import bus, gguf, messages
 from brainjar.config import Config
 from brainjar.isolation import bonds, priority
 from brainjar.ledger import Ledger
-from brainjar.messages import JAR, Ask, Ready, Snapshot, Thought, Token, Trouble, Yield
+from brainjar.messages import JAR, Ask, Ready, Saved, Snapshot, Thought, Token, Trouble, Waiting, Yield
 from brainjar.supervisor import logs, reaper
 from brainjar.supervisor.bulletin import Bulletin
 from brainjar.supervisor.control import Connection, Control, refusal
@@ -150,7 +151,8 @@ class Supervisor:
 
     def _over(self) -> bool:
         """Whether all is ended. Past the last worker: say so, then end zygotes and view."""
-        if not self._stopping or any(worker.phase is not Phase.STOPPED for worker in self.keeper.workers.values()):
+        workers = self.keeper.workers.values()
+        if not self._stopping or any(worker.phase is not Phase.STOPPED or worker.standby is not None for worker in workers):
             return False
         if not self._said_farewell:
             self._said_farewell = True
@@ -165,8 +167,9 @@ class Supervisor:
     def _end(self) -> None:
         """Leave nothing behind, also after an exception: then the workers are killed."""
         for worker in self.keeper.workers.values():
-            if worker.process is not None:
-                worker.process.signal(signal.SIGKILL)
+            for process in (worker.process, worker.standby):
+                if process is not None:
+                    process.signal(signal.SIGKILL)
             worker.close()
         for zygote in self.keeper.zygotes.values():
             zygote.kill()
@@ -196,6 +199,7 @@ class Supervisor:
             self._take_signals()
         for worker in self.keeper.workers.values():
             self._attend(worker, ready, retry)
+        self._reap_again |= self.keeper.standbys.attend(ready, now, retry=retry)
         for zygote in self.keeper.zygotes.values():
             self._attend_zygote(zygote, ready)
         if self.terminal.pidfd in ready:
@@ -251,6 +255,7 @@ class Supervisor:
                 watched.append((process.pidfd, zmq.POLLIN))
             if process.request and not process.channel.listened_to():
                 watched.append((process.channel.feed, zmq.POLLIN))
+        watched += self.keeper.standbys.watched(ends=not self._reap_again)
         return dict(zmq.zmq_poll(watched, self._patience_ms()))
 
     def _patience_ms(self) -> int:
@@ -294,7 +299,7 @@ class Supervisor:
             self._reap_again = True
             return
         self._end_strangers()
-        self.housing.end_rest(worker.name)
+        self.housing.end_rest(worker.name, process.slot)
         self._hear(worker)
         self.keeper.happen(worker, Event.EXIT)
 
@@ -316,11 +321,14 @@ class Supervisor:
 
     def _end_strangers(self) -> None:
         """Kill what a dead worker has left outside its group; not while a newborn is on its way, which is unknown as well."""
-        if all(worker.process is None or worker.process.pidfd >= 0 for worker in self.keeper.workers.values()):
+        living = (worker.process for worker in self.keeper.workers.values() if worker.process is not None)
+        waiting = (process for _, process in self.keeper.standbys.all())
+        if all(process.pidfd >= 0 for process in chain(living, waiting)):
             reaper.end_strangers(self._known())
 
     def _known(self) -> set[int]:
         known = {worker.process.pid for worker in self.keeper.workers.values() if worker.process is not None}
+        known |= self.keeper.standbys.pids()
         return known | {zygote.pid for zygote in self.keeper.zygotes.values()} | {self.terminal.pid} | self.senses.pids
 
     def _hear(self, worker: Worker) -> None:
@@ -359,6 +367,10 @@ class Supervisor:
             case Ready():
                 self.keeper.ready(worker, message)
                 self.watch.ask(self.clock())
+            case Saved():
+                self.keeper.standbys.refresh(worker)
+            case Waiting():
+                pass  # said before its release
             case Trouble(what=what):
                 self._announce(worker, "PRESSURE", f"{worker.name}: {what[:TEXT_BYTES]}")
 
@@ -432,6 +444,11 @@ class Supervisor:
         self.watch.beat(now)
         self.verdicts.beat(now)
         self.keeper.end_overdue()
+        if self.config.restart.standby:
+            if self.verdicts.danger:
+                self.keeper.standbys.end_all()  # what nobody lives in goes first
+            else:
+                self.keeper.standbys.tend(now)
         self.keeper.kernel_oom_kills = pressure.kernel_oom_kills()
         self._reports.beat()
         for worker in self.keeper.workers.values():

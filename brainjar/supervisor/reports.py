@@ -45,7 +45,8 @@ class Reports:
     def _persona(self, worker: Worker, now: float) -> PersonaStatus:
         lives = worker.alive and worker.process is not None and worker.process.ready is not None
         joined = worker.process.joined if lives and worker.process is not None else None
-        cgroup = self._keeper.housing.layer(worker.persona, joined=joined)
+        slot = worker.process.slot if worker.process is not None else 0
+        cgroup = self._keeper.housing.layer(worker.persona, slot, joined=joined)
         return worker.status(self._keeper.leases.gate, now, cgroup, self._verdicts.blind)
 
     def beat(self) -> None:

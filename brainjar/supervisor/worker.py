@@ -21,7 +21,7 @@ from brainjar.bus import Channel
 from brainjar.config import Persona, Watchdog
 from brainjar.isolation import rlimits
 from brainjar.ledger import Record
-from brainjar.messages import SHORT_WORDS, Birth, Feed, LastDeath, Layer, Memory, PersonaStatus, Ready, State, encode
+from brainjar.messages import SHORT_WORDS, Birth, Feed, LastDeath, Layer, Memory, PersonaStatus, Ready, Release, State, encode
 from brainjar.supervisor import logs, reaper
 from brainjar.supervisor.gate import Gate
 from brainjar.supervisor.lifecycle import SHOWN, Phase
@@ -49,7 +49,10 @@ class Process:
         owner: tuple[int, int],
         cap: int,
         watchdog: Watchdog,
+        slot: int = 0,
     ) -> None:
+        """`slot`: which of the persona's cgroups is its own (`Housing`)."""
+        self.slot = slot
         self.gate, self.theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.gate.setblocking(False)
         self.channel = Channel(context, runtime_dir, owner if owner[0] != os.geteuid() else None)
@@ -95,6 +98,8 @@ class Process:
         self.wait: reaper.Wait | None = None
         self.words = ""
         """What killed a birth that never was: the supervisor's own reason."""
+        self.waits = False
+        """It is a life forked in advance, and ready to be released."""
 
     def earn(self, now: float) -> None:
         """Let its voice say more, the longer it has been since."""
@@ -127,6 +132,14 @@ class Process:
         finally:
             if group is not None:
                 os.close(group)
+        return True
+
+    def release(self, release: Release) -> bool:
+        """Let a life that waits live. False: it is dead already."""
+        try:
+            self.gate.send(encode(release))
+        except OSError:
+            return False
         return True
 
     def signal(self, number: int) -> None:
@@ -198,6 +211,12 @@ class Worker:
         self.paused: list[str] = []
         """Why it may not think; it lasts over deaths."""
         self.process: Process | None = None
+        self.standby: Process | None = None
+        """Its next life, forked in advance."""
+        self.standby_at = 0.0
+        """Monotonic; when the next one may be forked."""
+        self.standby_losses = 0
+        """Those in a row that ended before they were ready to wait."""
         self.snapshots = (_room(f"brainjar-a-{self.name}", snapshot_room), _room(f"brainjar-b-{self.name}", snapshot_room))
         self.rate = 0.0
         self._rate_from = (0, 0)
@@ -314,6 +333,7 @@ class Worker:
             decode_s=age(seen.decode_ns) if self.alive else None,
             growth_bytes_s=None if process is None or process.growth.per_s is None else round(process.growth.per_s, 1),
             cap_in_s=None if process is None or (left := process.growth.reaches(self.persona.memory)) is None else round(left, 1),
+            standby_pid=self.standby.pid if self.standby is not None and self.standby.waits else None,
         )
 
     def remember(self, last: LastDeath, *, planned: bool) -> None:
@@ -325,8 +345,9 @@ class Worker:
         self.rises = True
 
     def close(self) -> None:
-        if self.process:
-            self.process.close()
-            self.process = None
+        for process in (self.process, self.standby):
+            if process is not None:
+                process.close()
+        self.process = self.standby = None
         for fd in self.snapshots:
             os.close(fd)

@@ -347,6 +347,89 @@ def test_any_mix_of_thoughts_and_deaths_leaves_a_conversation(template: str, mov
             conversation.take(meta)
 
 
+DEATH = "You have died once."
+
+
+@pytest.mark.parametrize("template", TEMPLATES.values(), ids=TEMPLATES)
+@settings(max_examples=150, deadline=None)
+@given(MOVES, st.lists(st.sampled_from(["no", "after", "within", "interrupted"]), min_size=40, max_size=40), st.sampled_from([DEATH, "x"]))
+@example([("killed within", "x"), ("killed within", "x")], ["within"] * 40, DEATH)
+@example([("killed after", "x"), ("killed after", "x")], ["after"] * 40, DEATH)
+def test_who_reads_ahead_is_as_if_it_had_not(template: str, moves: list[tuple[str, str]], ahead: list[str], told: str) -> None:
+    fake = Fake(template)
+    conversation = Conversation(fake, SYSTEM)
+    history: list[Message] = []
+    merged = 0
+    for (move, text), foretell in zip(moves, ahead, strict=False):
+        merged = merged + 1 if history and history[-1]["role"] == "user" else 0
+        if merged > 3:
+            break
+        say(conversation, history, text)
+        settle(conversation)
+        check(fake, conversation, history)
+        if move == "think" or move == "killed after":
+            answer(fake, conversation, history, text)
+        if foretell == "interrupted":
+            fake.interrupts = [True]
+            assert not conversation.foretell(DEATH, RESERVE)
+        fake.interrupts = []
+        read = foretell in ("within", "after") and conversation.foretell(DEATH, RESERVE)
+        meta = conversation.meta("f", 0)
+        if not move.startswith("killed"):
+            conversation.come_back()
+            continue
+        fake = Fake(template, seq=list(fake.seq[: meta.n_past]))
+        conversation = Conversation(fake, SYSTEM)
+        conversation.take(meta)
+        before = fake.n_past
+        say(conversation, history, told)
+        settle(conversation)
+        check(fake, conversation, history)
+        if read and told == DEATH and len(meta.counts) == len(meta.messages):  # else it is laid out anew
+            assert len(conversation.tokens) == before
+            assert fake.computed == 1, "all but the token whose logits are wanted was read before"
+
+
+def test_a_death_that_was_foretold_leaves_one_token_to_read() -> None:
+    for in_mid_thought in (False, True):
+        fake = Fake()
+        conversation = Conversation(fake, SYSTEM)
+        history: list[Message] = []
+        for _ in range(2):
+            say(conversation, history, "Go on.")
+            settle(conversation)
+            answer(fake, conversation, history, "I think.")
+        if in_mid_thought:
+            say(conversation, history, "Go on.")
+            settle(conversation)
+        held = list(fake.seq)
+        assert conversation.foretell(DEATH, RESERVE)
+        meta = conversation.meta("f", 0)
+        state = list(fake.seq)
+        conversation.come_back()
+        assert fake.seq == conversation.tokens[: len(fake.seq)]
+        settle(conversation, 0)
+        assert fake.seq == conversation.tokens, "what was given up for it is read again"
+        assert fake.seq[: len(held)] == held
+        fake = Fake(seq=state)
+        conversation = Conversation(fake, SYSTEM)
+        conversation.take(meta)
+        say(conversation, history, DEATH)
+        settle(conversation)
+        assert fake.computed == 1
+        check(fake, conversation, history)
+
+
+def test_where_the_engine_cannot_be_taken_back_nothing_is_read_ahead() -> None:
+    fake = Fake(can_shift=False)
+    conversation = Conversation(fake, SYSTEM)
+    conversation.hear("Go on.")
+    settle(conversation)
+    held = list(fake.seq)
+    assert not conversation.foretell(DEATH, RESERVE)
+    assert fake.seq == held
+
+
 def growing(fake: Fake, largest: int, keeps: bool = True) -> Callable[[], bool]:
     """As turns.py makes a window larger: what is computed is taken along, or lost where that cannot be."""
 

@@ -101,7 +101,7 @@ def test_a_layer_that_is_not_there_is_never_effective(tmp_path: Path) -> None:
         assert not housing.layer(persona, joined=None).effective
         nobody = housing.layer(persona, joined=False)
         assert not nobody.effective and nobody.why
-        assert not housing.joined("subject", os.getpid())
-        assert housing.counts("subject", 0.0) is None, "no life has begun in it"
+        assert not housing.joined("subject", 0, os.getpid())
+        assert housing.counts("subject", 0, 0.0) is None, "no life has begun in it"
     finally:
         housing.close()

@@ -1,0 +1,157 @@
+"""The next life of each persona, forked in advance (`restart.standby`): a death has only to release it.
+
+It has put up its walls, opened its sockets and taken over the newest snapshot, and waits at its gate. It is nobody's life yet: no
+birth in the ledger, no death when it ends. Where there is none, births go the long way. Owned by the loop, called from nowhere
+else; nothing here waits.
+"""
+
+from __future__ import annotations
+
+import select
+import signal
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final
+
+import msgspec
+import zmq
+
+from brainjar.messages import Refresh, Trouble, Waiting, decode_voice, encode
+from brainjar.supervisor import reaper, restart
+from brainjar.supervisor.lifecycle import Phase
+from brainjar.supervisor.worker import Process, Worker
+
+SETTLED_S: Final = 0.2
+"""After READY, before the next life is forked: the first token of this one comes first."""
+BACKOFF_MAX_S: Final = 300.0
+VOICES_PER_LAP: Final = 8
+
+
+class Standbys:
+    def __init__(
+        self,
+        workers: Mapping[str, Worker],
+        fork: Callable[[Worker], Process | None],
+        equip: Callable[[Worker, Process], None],
+        start_s: float,
+    ) -> None:
+        """`fork` asks for a process, None where none can be had; `equip` tells the newborn who it may come to be.
+
+        `start_s`: how long it may take to be ready to wait.
+        """
+        self._workers = workers
+        self._fork = fork
+        self._equip = equip
+        self._start_s = start_s
+
+    def all(self) -> Iterator[tuple[Worker, Process]]:
+        for worker in self._workers.values():
+            if worker.standby is not None:
+                yield worker, worker.standby
+
+    def tend(self, now: float) -> None:
+        """Fork one for each living persona that has none; end those that do not get ready."""
+        for worker in self._workers.values():
+            process, standby = worker.process, worker.standby
+            if standby is not None:
+                if not standby.waits and now - standby.started > self._start_s:
+                    self.end(worker)
+            elif (
+                worker.phase is Phase.READY
+                and process is not None
+                and process.ready_at is not None
+                and now >= max(process.ready_at + SETTLED_S, worker.standby_at)
+            ):
+                worker.standby = self._fork(worker)
+
+    def watched(self, *, ends: bool) -> Iterator[tuple[Any, int]]:
+        """What the loop is to poll for them; `ends`: whether they have ended too."""
+        for _, process in self.all():
+            if process.pidfd < 0:
+                yield process.gate.fileno(), zmq.POLLIN
+            else:
+                if ends:
+                    yield process.pidfd, zmq.POLLIN
+                yield process.channel.voice, zmq.POLLIN
+
+    def attend(self, ready: Mapping[Any, int], now: float, *, retry: bool) -> bool:
+        """Handle what has come of them. Return whether one has ended that cannot be reaped yet: call again, with `retry`, before long."""
+        again = False
+        for worker, process in list(self.all()):
+            if process.channel.voice in ready:
+                self._hear(process)
+            if process.pidfd < 0:
+                if process.gate.fileno() in ready:
+                    if not process.hello():
+                        self._lost(worker, now)
+                    elif process.pidfd >= 0:
+                        self._equip(worker, process)
+            elif process.pidfd in ready or retry:
+                wait = reaper.collect(process.pidfd, process.pid)
+                if wait is not None:
+                    self._lost(worker, now)
+                elif process.pidfd in ready:
+                    again = True
+        return again
+
+    @staticmethod
+    def _hear(process: Process) -> None:
+        for body in process.channel.hear(VOICES_PER_LAP):
+            try:
+                message = decode_voice(body)
+            except msgspec.DecodeError:
+                process.malformed += 1
+                continue
+            process.heard += 1
+            match message:
+                case Waiting():
+                    process.waits = True
+                case Trouble(what=what):
+                    process.words = what
+                case _:
+                    pass  # it has nothing else to say yet
+
+    def _lost(self, worker: Worker, now: float) -> None:
+        """It has ended before its time: another one, the later the oftener that happens."""
+        assert worker.standby is not None
+        worker.standby_losses = 0 if worker.standby.waits else worker.standby_losses + 1
+        worker.standby_at = now + restart.after_failed_start(max(1, worker.standby_losses), backoff_max=BACKOFF_MAX_S)
+        worker.standby.close()
+        worker.standby = None
+
+    def ready(self, worker: Worker) -> bool:
+        """Whether there is one that waits and lives."""
+        process = worker.standby
+        return process is not None and process.waits and not select.select([process.pidfd], [], [], 0)[0]
+
+    def take(self, worker: Worker) -> Process | None:
+        """The one that waits, no longer a standby; None where `ready` says no."""
+        if not self.ready(worker):
+            return None
+        process, worker.standby = worker.standby, None
+        return process
+
+    def refresh(self, worker: Worker) -> None:
+        """There is a newer snapshot. What does not reach it now, it looks for itself when it is released."""
+        if worker.standby is not None and worker.standby.waits:
+            try:
+                worker.standby.gate.send(encode(Refresh()))
+            except OSError:
+                pass
+
+    def end(self, worker: Worker) -> None:
+        """Kill the one of `worker`, if there is one; it is reaped when it has ended."""
+        process = worker.standby
+        if process is None:
+            return
+        if process.pidfd >= 0:
+            process.signal(signal.SIGKILL)
+        else:
+            process.close()  # not born yet: it finds its gate shut and leaves
+            worker.standby = None
+
+    def end_all(self) -> None:
+        for worker in self._workers.values():
+            self.end(worker)
+
+    def pids(self) -> set[int]:
+        return {process.pid for _, process in self.all()} - {0}
