@@ -5,6 +5,7 @@ SQLite in WAL mode with synchronous=FULL: what is committed outlives SIGKILL and
 
 from __future__ import annotations
 
+import hashlib
 import sqlite3
 import time
 from collections.abc import Sequence
@@ -59,6 +60,11 @@ class Mind:
     def newest(self) -> int:
         """Id of the newest line, 0 when there is none."""
         return int(self._db.execute("SELECT coalesce(max(id), 0) FROM lines").fetchone()[0])
+
+    def mark(self, line: int) -> str:
+        """Marks the very line that has this id, when it was written included; "" when there is none."""
+        row = self._db.execute("SELECT * FROM lines WHERE id = ?", (line,)).fetchone()
+        return hashlib.sha256(repr(row).encode(errors="replace")).hexdigest() if row else ""
 
     def count(self) -> int:
         return int(self._db.execute("SELECT count(*) FROM lines").fetchone()[0])

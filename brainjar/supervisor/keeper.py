@@ -206,6 +206,7 @@ class Keeper:
             growth="context" if persona.growth == "context" else "none",
             afresh=worker.failed_starts > 0,
             walls=self.housing.walls(persona, process.channel.home),
+            snapshot_share=self.config.snapshots.share(len(self.config.personas)),
         )
         process.hand_over(birth, worker.snapshots, self.housing.open_group(persona))
         self.ledger.arrived(worker.name, worker.births, process.pid)

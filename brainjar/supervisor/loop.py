@@ -21,7 +21,7 @@ from brainjar import bus, gguf, messages
 from brainjar.config import Config
 from brainjar.isolation import bonds, priority
 from brainjar.ledger import Ledger
-from brainjar.messages import JAR, Ask, Ready, Snapshot, Thought, Token, Trouble, Yield
+from brainjar.messages import JAR, Ask, Kept, Ready, Snapshot, Thought, Token, Trouble, Yield
 from brainjar.supervisor import logs, reaper
 from brainjar.supervisor.bulletin import Bulletin
 from brainjar.supervisor.control import Connection, Control, refusal
@@ -86,7 +86,7 @@ class Supervisor:
         self.verdicts = Verdicts(config.watchdog, self.keeper, self.bulletin, self.senses, dry_run=dry_run)
         self.keeper.danger = lambda: self.verdicts.danger
         self.watch = Watch(self.keeper.workers, config.watchdog, self.senses, self._is_zygote, self.verdicts)
-        self._reports = Reports(config.jar.name, self.keeper, self.verdicts, self.bulletin, ledger)
+        self._reports = Reports(config, self.keeper, self.verdicts, self.bulletin, ledger)
         self.orders = Orders(self.keeper, self._reports.status, self.stop)
         self._control = Control(premises.runtime_dir, is_view)
         self._next_beat = clock()
@@ -359,6 +359,8 @@ class Supervisor:
             case Ready():
                 self.keeper.ready(worker, message)
                 self.watch.ask(self.clock())
+            case Kept(snapshot=snapshot):
+                worker.snapshot = snapshot
             case Trouble(what=what):
                 self._announce(worker, "PRESSURE", f"{worker.name}: {what[:TEXT_BYTES]}")
 
