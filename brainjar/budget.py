@@ -11,8 +11,8 @@ from typing import Final
 DAY_S: Final = 86400.0
 HOUR_S: Final = 3600
 STOP_SHARE: Final = 4
-"""A clean stop waits for a quarter of the time: what it leaves is read back soon, and a jar that is restarted over and over
-writes four times its budget at the most."""
+"""A clean stop need not wait for an ordinary write, but for a quarter of the time after that of another stop: what it leaves is
+read back soon, and a jar that is restarted over and over writes four times its budget at the most."""
 
 Spent = tuple[tuple[int, int], ...]
 """(hours since 1970, bytes written in that hour), oldest first."""

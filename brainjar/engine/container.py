@@ -64,6 +64,8 @@ class Header(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Marks the very line of the mind that `meta.line` numbers: another mind has another there, or none."""
     at: float
     """When it was written; Unix seconds."""
+    stopping: bool = False
+    """At a clean stop, when it was not due yet."""
     spent: tuple[tuple[Size, Size], ...] = ()
     """What was written before this, by the hour: (hours since 1970, bytes), the last day's."""
     pace: Annotated[float, msgspec.Meta(ge=0, le=1e15)] = 0.0
@@ -166,6 +168,7 @@ def write(path: Path, new: Path, header: Header, state: Extent, go_on: Callable[
             raw = msgspec.json.encode(msgspec.structs.replace(header, state_sha256=digest))
             front = _FRONT.pack(MAGIC, VERSION, length)
             _write_all(fd, front + hashlib.sha256(front + raw).digest() + raw, 0)
+            os.utime(fd, (header.at, header.at))  # whoever sees another time knows that somebody tried to replace it since
             os.fsync(fd)
             _drop_cached(fd)
         finally:

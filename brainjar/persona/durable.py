@@ -25,6 +25,8 @@ from brainjar.messages import SnapshotStatus
 
 NAME: Final = "context.snapshot"
 NEW: Final = NAME + ".new"
+CLOCK_S: Final = 2.0
+"""No file system keeps times less exactly."""
 STOP_WRITE_S: Final = 3.0
 """Of the 5 s that a supervisor waits for a clean end, what writing may take."""
 OFF: Final = "snapshots.disk is off"
@@ -136,7 +138,7 @@ class Durable:
             self._claim(time.time())
             now = time.time()
             spent = budget.spend(self._spent, now, state.size)
-            header = container.Header(meta=meta, anchor=mark(meta.line), at=now, spent=spent, pace=self._pace)
+            header = container.Header(meta=meta, anchor=mark(meta.line), at=now, stopping=stopping, spent=spent, pace=self._pace)
             done = container.write(self._path, self._new, header, state, go_on)
         except GaveUp:
             self._spent = spent
@@ -153,6 +155,9 @@ class Durable:
         try:
             status = os.stat(self._path)
         except OSError:
+            return 0.0
+        stands = self._stands
+        if stopping and stands is not None and not stands.stopping and abs(status.st_mtime - stands.at) < CLOCK_S:
             return 0.0
         wait = budget.wait_s(status.st_size, size, self._share, stopping=stopping)
         return budget.left_s(wait, time.time() - status.st_mtime, time.monotonic() - self._since)

@@ -34,7 +34,7 @@ META = Meta(
     n_past=3,
     n_ctx=8,
 )
-HEADER = Header(meta=META, anchor="a", at=1000.0, spent=((1, 2), (3, 4)), pace=5.5)
+HEADER = Header(meta=META, anchor="a", at=1000.0, stopping=True, spent=((1, 2), (3, 4)), pace=5.5)
 WRITER = """
 import os, sys
 from pathlib import Path
@@ -109,6 +109,7 @@ def test_what_was_written_is_read(place: Path, size: int) -> None:
     header, got = read(place)
     assert as_given(header) == HEADER
     assert (got, header.state_sha256) == (state, hashlib.sha256(state).hexdigest())
+    assert place.stat().st_mtime == HEADER.at
     assert stat.S_IMODE(place.stat().st_mode) == 0o600
     assert os.listdir(place.parent) == ["s"]
 
@@ -193,7 +194,12 @@ def test_a_header_that_claims_much_makes_nobody_read_much(place: Path, monkeypat
     os.truncate(place, 2**33)
     asked: list[int] = []
     pread = os.pread
-    monkeypatch.setattr(os, "pread", lambda fd, n, at: asked.append(n) or pread(fd, n, at))
+
+    def counted(fd: int, n: int, at: int) -> bytes:
+        asked.append(n)
+        return pread(fd, n, at)
+
+    monkeypatch.setattr(os, "pread", counted)
     with pytest.raises(Refused):
         read(place)
     assert sum(asked) <= container.HEADER_BYTES + 64
@@ -242,7 +248,7 @@ def test_a_disk_that_fails_anywhere_leaves_the_one_before(place: Path, call: str
 
     write(place)
     source = held(bytes(10))
-    monkeypatch.setattr(container.os, call, fail)
+    monkeypatch.setattr(os, call, fail)
     with pytest.raises(OSError, match="Input/output error"):
         container.write(place, place.with_name("s.new"), HEADER, source, lambda: True)
     monkeypatch.undo()
@@ -274,6 +280,6 @@ def test_a_writer_that_is_killed_leaves_one_that_is_whole(place: Path, when: str
 def test_no_more_than_two_pieces_are_cached_and_none_is_left(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A cgroup charges what is cached to who writes it."""
     dropped: list[tuple[int, int]] = []
-    monkeypatch.setattr(container.os, "posix_fadvise", lambda fd, at, size, what: dropped.append((at, size)))
+    monkeypatch.setattr(os, "posix_fadvise", lambda fd, at, size, what: dropped.append((at, size)))
     write(place, state=bytes(4 * container.PIECE))
     assert [size for _, size in dropped] == [container.PIECE, 2 * container.PIECE, 3 * container.PIECE, 0]
