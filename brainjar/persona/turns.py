@@ -345,6 +345,8 @@ class Life:
         except sqlite3.Error:
             pass  # the mind cannot be read just now: the next commit finds out what that means
         self.say(Kept(snapshot=self.durable.status(self.snapshots, self.memory_at)))
+        if trouble := self.mind.journal.trouble():
+            self.say(Trouble(what=trouble), wait_ms=SAY_WAIT_MS)
 
     def _may_write_on(self) -> bool:
         """Asked between two pieces of a write: beat; who is to stop has a bounded time for it."""

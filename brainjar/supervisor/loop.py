@@ -436,6 +436,8 @@ class Supervisor:
         self.keeper.end_overdue()
         self.keeper.kernel_oom_kills = pressure.kernel_oom_kills()
         self._reports.beat()
+        if trouble := self.ledger.journal_file.trouble():
+            self._announce_jar("PRESSURE", trouble)
         for worker in self.keeper.workers.values():
             if worker.process is not None:
                 logs.bound(worker.process.stderr)
