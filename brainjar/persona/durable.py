@@ -140,6 +140,8 @@ class Durable:
             spent = budget.spend(self._spent, now, state.size)
             header = container.Header(meta=meta, anchor=mark(meta.line), at=now, stopping=stopping, spent=spent, pace=self._pace)
             done = container.write(self._path, self._new, header, state, go_on)
+        except MemoryError:  # of the last mebibyte under its cap it must not die here, but where it wanted to think
+            self._why = "its cap leaves no memory to write it with"
         except GaveUp:
             self._spent = spent
             self._why = "it was to end before it was written"

@@ -407,6 +407,21 @@ def test_a_disk_that_does_not_take_it_is_said_once_and_the_old_one_stays(
     assert place.bring()[1] == meta(8)
 
 
+def test_no_memory_left_to_write_with_ends_no_life(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    left(place, 5)
+
+    def fail(*_: object) -> None:
+        raise MemoryError
+
+    one, snapshots = place.born()
+    think(snapshots, 6)
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "preadv", fail)
+        assert "no memory" in keep(one, snapshots)["why"]
+    assert os.listdir(place.directory) == [NAME]
+    assert keep(one, snapshots)["why"] == ""
+
+
 def test_a_disk_that_cannot_be_read_is_said_and_nothing_is_set_aside(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     left(place)
     place.forget()
