@@ -63,7 +63,7 @@ def _disk_free(state_dir: Path) -> int | None:
         found = os.statvfs(there)
     except OSError:
         return None
-    return found.f_bavail * found.f_frsize
+    return found.f_bavail * found.f_frsize if found.f_blocks else None
 
 
 def dry_run(path: Path, contexts: Sequence[int], patience_s: float = PATIENCE_S) -> plans.Figures:
