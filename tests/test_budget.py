@@ -16,6 +16,7 @@ sizes = st.integers(1, 1 << 40)
 def test_what_was_written_is_waited_for() -> None:
     assert wait_s(34 * MIB, 34 * MIB, 34 * MIB) == DAY_S
     assert wait_s(34 * MIB, 34 * MIB, 68 * MIB) == DAY_S / 2
+    assert wait_s(68 * MIB, 34 * MIB, 34 * MIB) == 2 * DAY_S, "it is the last one that is paid for"
     assert wait_s(0, 34 * MIB, 34 * MIB) == DAY_S, "what was claimed and never written is paid for as well"
     assert wait_s(34 * MIB, 34 * MIB, 34 * MIB, stopping=True) == DAY_S / STOP_SHARE
 

@@ -56,6 +56,16 @@ def test_what_a_long_reader_made_grow_is_told_and_given_back_after_it(mind: Mind
     assert mind.journal.trouble() == ""
 
 
+def test_a_journal_that_was_small_again_is_told_again(tmp_path: Path) -> None:
+    watched, file = journal.Journal(tmp_path / "a.db"), tmp_path / "a.db-wal"
+    assert watched.trouble() == "", "there is none"
+    large, small = journal.TOLD_BYTES + 1, journal.KEPT_BYTES
+    for size, told in ((large, True), (large + 1, False), (small, False), (large, True)):
+        file.touch()
+        os.truncate(file, size)
+        assert bool(watched.trouble()) == told, size
+
+
 def test_who_reads_a_mind_slowly_does_not_keep_its_log(mind: Mind, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(minds, "PAGE_LINES", 2)
     think(mind, 5)

@@ -129,6 +129,8 @@ def read_state(fd: int, header: Header, into: memoryview) -> int:
     Return its bytes. Raise `Refused`, OSError; then nothing that is in `into` may be used.
     """
     at = os.fstat(fd).st_size - header.state_bytes
+    if at < _AT_HEADER:
+        raise Refused("it became shorter while it was read")
     digest = hashlib.sha256()
     done = 0
     while done < header.state_bytes:

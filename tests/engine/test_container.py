@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import itertools
 import os
 import signal
 import stat
@@ -172,6 +173,8 @@ def sealed(raw: bytes, version: int = container.VERSION, length: int | None = No
     ("content", "words"),
     [
         (sealed(b"{}"), "another version"),
+        (b"SQLite format 3" + bytes(100), "no snapshot"),
+        (b"", "cut short"),
         (sealed(b"[" * 100_000), "another version"),
         (sealed(msgspec.json.encode({**msgspec.to_builtins(HEADER), "more": 1})), "another version"),
         (sealed(msgspec.json.encode({**msgspec.to_builtins(HEADER), "state_bytes": -1})), "another version"),
@@ -205,14 +208,32 @@ def test_a_header_that_claims_much_makes_nobody_read_much(place: Path, monkeypat
     assert sum(asked) <= container.HEADER_BYTES + 64
 
 
-def test_a_file_that_shrinks_while_it_is_read_is_refused(place: Path) -> None:
-    write(place)
+@pytest.mark.parametrize("to", [0, 100, container.PIECE])
+def test_a_file_that_shrinks_between_header_and_state_is_refused(place: Path, to: int) -> None:
+    write(place, state=bytes(2 * container.PIECE))
     fd = container.open_regular(place)
     header = container.read_header(fd)
-    with memoryview(bytearray(header.state_bytes)) as view:
-        os.truncate(place, place.stat().st_size - 1)
-        with pytest.raises(Refused):
-            container.read_state(fd, header, view)
+    os.truncate(place, to)
+    with memoryview(bytearray(header.state_bytes)) as view, pytest.raises(Refused, match="shorter"):
+        container.read_state(fd, header, view)
+    os.close(fd)
+
+
+def test_a_file_that_shrinks_while_its_state_is_read_is_refused(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(place, state=bytes(2 * container.PIECE))
+    fd = container.open_regular(place)
+    header = container.read_header(fd)
+    preadv, calls = os.preadv, itertools.count()
+
+    def shrinking(fd: int, pieces: list[memoryview], at: int) -> int:
+        assert next(calls) < 5, "it waits for what will never come"
+        got = preadv(fd, pieces, at)
+        os.truncate(place, container.PIECE)
+        return got
+
+    monkeypatch.setattr(os, "preadv", shrinking)
+    with memoryview(bytearray(header.state_bytes)) as view, pytest.raises(Refused, match="shorter"):
+        container.read_state(fd, header, view)
     os.close(fd)
 
 

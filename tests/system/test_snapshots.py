@@ -349,3 +349,21 @@ def test_a_writer_that_is_killed_leaves_nothing_in_the_way(make_jar: MakeJar) ->
     think(jar, 1)
     assert born(jar)["restored_from"] == "disk"
     until(lambda: not begun.exists())
+
+
+def test_a_journal_that_nobody_lets_shrink_is_told(make_jar: MakeJar) -> None:
+    """The journal of a mind and that of the ledger, made as long as a reader without end would make them."""
+    jar = make_jar(ALONE).start()
+    jar.until_ready()
+    with jar.listening() as listener:
+        listener.until("THOUGHT", "subject")
+        for database in (place(jar).with_name("mind.db"), jar.state_dir / "ledger.db"):
+            os.truncate(f"{database}-wal", 40 << 20)
+        told = {}
+        while len(told) < 2:
+            said, _ = listener.until("PRESSURE", None, lambda e: "journal" in e.content)
+            told[said.sender_id] = said.content
+        listener.until("THOUGHT", "subject")
+    assert "mind.db has grown to 40 MiB" in told["subject"]
+    assert "ledger.db has grown to 40 MiB" in told["jar"]
+    assert jar.persona("subject")["deaths"] == 0
