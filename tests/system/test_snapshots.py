@@ -359,7 +359,7 @@ def test_a_journal_that_nobody_lets_shrink_is_told(make_jar: MakeJar) -> None:
         listener.until("THOUGHT", "subject")
         for database in (place(jar).with_name("mind.db"), jar.state_dir / "ledger.db"):
             os.truncate(f"{database}-wal", 40 << 20)
-        told = {}
+        told: dict[str, str] = {}
         while len(told) < 2:
             said, _ = listener.until("PRESSURE", None, lambda e: "journal" in e.content)
             told[said.sender_id] = said.content
