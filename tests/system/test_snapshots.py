@@ -136,8 +136,8 @@ def test_a_window_that_had_grown_is_had_again(make_jar: MakeJar, tmp_path: Path)
 
 def test_a_greedy_mind_thinks_the_same_with_a_restart_from_disk_and_without(make_jar: MakeJar, tmp_path: Path) -> None:
     """Bit for bit: what is restored is what was computed, and both feed the same tokens in the same batches after it, as each thought
-    ends a batch and nothing is heard; no window slides; one thread; no penalty, of which a sampler's memory would be lost. The story
-    is chosen for the three thoughts that it has before this model repeats itself.
+    ends a batch and nothing is heard; no window slides; one thread; no penalty, of which a sampler's memory would be lost. A
+    story, because of what it is asked to do otherwise this model says the same in each thought.
     """
     greedy = ALONE.replace("seed = 7", "temperature = 0\nrepeat_penalty = 1.0").replace("max_tokens = 24", "max_tokens = 60")
     first = "Write a story about a lighthouse keeper, a storm and a ship."
@@ -157,7 +157,7 @@ def test_a_greedy_mind_thinks_the_same_with_a_restart_from_disk_and_without(make
     assert born(restarted)["restored_from"] == "disk"
     until(lambda: len(thoughts(without)) >= before + 2)
     assert thoughts(restarted)[: before + 2] == thoughts(without)[: before + 2]
-    assert before <= 2 and len(set(thoughts(without)[:3])) == 3, "a mind that repeats itself would be no proof"
+    assert thoughts(without)[before] != thoughts(without)[0], "or a mind that had lost its past would think the same"
 
 
 # ── what is wrong with it ──
