@@ -59,6 +59,7 @@ class Durable:
         """
         if not self._share:
             return
+        self._since = time.monotonic()  # a life that was forked in advance has not seen what the one before it wrote
         try:
             self._new.unlink(missing_ok=True)  # of a writer that was killed
             self._bring(snapshots, fingerprint, mark, fits)

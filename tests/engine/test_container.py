@@ -14,6 +14,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -276,6 +277,29 @@ def test_a_disk_that_fails_anywhere_leaves_the_one_before(place: Path, call: str
     os.close(source.fd)
     assert read(place)[1] == STATE
     assert os.listdir(place.parent) == ["s"]
+
+
+def test_a_power_cut_at_any_moment_finds_one_that_is_whole(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the order: all bytes on disk, then the name, then the name on disk."""
+    write(place)
+    source, calls = held(STATE), []
+
+    def noted(name: str) -> Callable[..., Any]:
+        function = getattr(os, name)
+
+        def call(*args: Any) -> Any:
+            what = stat.S_ISDIR(os.fstat(args[0]).st_mode) if name == "fsync" else None
+            calls.append((name, what))
+            return function(*args)
+
+        return call
+
+    for name in ("pwrite", "fsync", "rename"):
+        monkeypatch.setattr(os, name, noted(name))
+    container.write(place, place.with_name("s.new"), HEADER, source, lambda: True)
+    monkeypatch.undo()
+    os.close(source.fd)
+    assert calls == [("pwrite", None)] * 2 + [("fsync", False), ("rename", None), ("fsync", True)]
 
 
 def test_a_full_disk_is_found_out_before_anything_is_written(place: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import itertools
 import json
+import math
 import os
 import time
 from collections.abc import Iterator
@@ -15,7 +16,9 @@ import pytest
 
 from brainjar.engine.snapshot import Meta, Snapshots
 from brainjar.persona import durable
-from brainjar.persona.durable import NAME, NEW, Durable, fingerprint
+from brainjar.persona.durable import NAME, NEW, STOP_WRITE_S, Durable, fingerprint
+from brainjar.persona.turns import Life, Stopped
+from brainjar.supervisor.keeper import STOP_S
 
 PRINT = fingerprint(("model", "library", "parameters"), "You are SUBJECT.")
 STATE = 300_000
@@ -376,6 +379,41 @@ def test_a_clock_that_was_set_back_does_not_stop_it_for_ever(place: Place, monke
     later = time.monotonic() + 3700
     monkeypatch.setattr(time, "monotonic", lambda: later)
     assert keep(one, snapshots)["why"] == ""
+
+
+def test_a_life_that_waited_for_its_birth_does_not_count_that_time(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was made long ago, and the life before it has written meanwhile."""
+    share = STATE * 24
+    one, snapshots = place.born(share)
+    later = time.monotonic() + 3700
+    left(place, 5, share)
+    monkeypatch.setattr(time, "monotonic", lambda: later)
+    one.bring(snapshots, PRINT, lambda line: LINES[line], lambda _: True)
+    think(snapshots, 6)
+    assert "due in" in keep(one, snapshots)["why"]
+
+
+def test_who_is_told_to_stop_writes_on_for_a_bounded_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    life: Any = Life.__new__(Life)
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    life.write_until, asked = math.inf, []
+
+    def listen(wait_ms: int) -> None:
+        asked.append(wait_ms)
+        if len(asked) > 1:
+            raise Stopped
+
+    life._listen = listen
+    assert life._may_write_on()
+    now[0] += 1000
+    assert life._may_write_on(), "from the moment that it is told"
+    now[0] += STOP_WRITE_S - 0.1
+    assert life._may_write_on()
+    now[0] += 0.2
+    assert not life._may_write_on()
+    assert asked == [0] * 4, "it listens between two pieces, and waits for nothing"
+    assert STOP_WRITE_S < STOP_S - 1, "with time left for the last sync"
 
 
 # ── a disk that does not take it ──

@@ -136,8 +136,8 @@ def test_a_window_that_had_grown_is_had_again(make_jar: MakeJar, tmp_path: Path)
 
 def test_a_greedy_mind_thinks_the_same_with_a_restart_from_disk_and_without(make_jar: MakeJar, tmp_path: Path) -> None:
     """Bit for bit: what is restored is what was computed, and both feed the same tokens in the same batches after it, as each thought
-    ends a batch and nothing is heard; no window slides; one thread; no penalty, of which a sampler's memory would be lost. A
-    story, because of what it is asked to do otherwise this model says the same in each thought.
+    ends a batch and nothing is heard; no window slides; one thread; no penalty, of which a sampler's memory would be lost. It
+    is asked for a story, as this model says the same in each thought otherwise.
     """
     greedy = ALONE.replace("seed = 7", "temperature = 0\nrepeat_penalty = 1.0").replace("max_tokens = 24", "max_tokens = 60")
     first = "Write a story about a lighthouse keeper, a storm and a ship."
