@@ -36,6 +36,7 @@ __all__ = [
     "Restart",
     "Sampling",
     "Sandbox",
+    "Snapshots",
     "Watchdog",
     "find_config",
     "format_size",
@@ -159,12 +160,24 @@ class Watchdog(Struct, frozen=True, kw_only=True):
     """A worker that would be at its cap sooner than this is recycled; 0: none is."""
 
 
+class Snapshots(Struct, frozen=True, kw_only=True):
+    disk: bool = True
+    """Whether a context is left on disk as well, for a life after this supervisor."""
+    write_budget: int = 4 << 30
+    """Bytes that the whole jar may write for that in a day."""
+
+    def share(self, personas: int) -> int:
+        """Bytes a day for each of so many; 0: none."""
+        return max(1, self.write_budget // personas) if self.disk else 0
+
+
 class Config(Struct, frozen=True, kw_only=True):
     source: Path
     jar: Jar
     inference: Inference
     restart: Restart
     watchdog: Watchdog
+    snapshots: Snapshots = Snapshots()
     personas: tuple[Persona, ...]
     notes: tuple[str, ...]
     """One sentence for each thing that the user should hear at start: keys not acted on yet, a number that was lowered."""
@@ -242,6 +255,7 @@ class _Resolver:
             inference=Inference(mode="fork", max_concurrent=concurrent, shares=self.shares),
             restart=self.restart(),
             watchdog=self.watchdog(),
+            snapshots=Snapshots(disk=raw.snapshots.disk, write_budget=raw.snapshots.write_budget),
             personas=tuple(self.persona(one, names, i % concurrent) for i, one in enumerate(raw.persona)),
             notes=(*self.source.notes, *self.notes),
         )

@@ -90,6 +90,8 @@ class Gguf(msgspec.Struct, frozen=True, kw_only=True):
     vocab_size: int
     has_chat_template: bool
     file_type: int | None
+    data_at: int = 0
+    """Where the weights begin: what is before it says all that the file says of itself."""
     tensors_bytes: int
     """The weights as they lie in the file; llama.cpp may hold a repacked copy beside them."""
 
@@ -233,7 +235,7 @@ def _parse(reader: _Reader) -> Gguf:
     if alignment < 1 or alignment & (alignment - 1):
         raise reader.error(f"is damaged: general.alignment is {alignment}, a power of 2 is wanted")
     tensors_bytes = _tensors(reader, n_tensors, alignment)
-    return _model(reader, values, n_tokens, has_chat_template, tensors_bytes)
+    return _model(reader, values, n_tokens, has_chat_template, tensors_bytes, _padded(reader.at, alignment))
 
 
 def _keys(reader: _Reader, n_keys: int) -> tuple[dict[str, _Value], int | None, bool]:
@@ -317,7 +319,9 @@ def _tensors(reader: _Reader, n_tensors: int, alignment: int) -> int:
     return total if all_known else reader.size - data
 
 
-def _model(reader: _Reader, values: dict[str, _Value], n_tokens: int | None, has_chat_template: bool, tensors_bytes: int) -> Gguf:
+def _model(
+    reader: _Reader, values: dict[str, _Value], n_tokens: int | None, has_chat_template: bool, tensors_bytes: int, data_at: int
+) -> Gguf:
     architecture = values.get("general.architecture")
     if not isinstance(architecture, str) or not architecture:
         raise reader.error("is damaged: it has no general.architecture")
@@ -346,6 +350,7 @@ def _model(reader: _Reader, values: dict[str, _Value], n_tokens: int | None, has
         vocab_size=n_tokens if n_tokens is not None else whole("vocab_size", 0),
         has_chat_template=has_chat_template,
         file_type=file_type if isinstance(file_type, int) else None,
+        data_at=data_at,
         tensors_bytes=tensors_bytes,
     )
 

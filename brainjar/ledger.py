@@ -17,6 +17,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from brainjar.damage import set_aside
+from brainjar.journal import Journal
 from brainjar.messages import Death, Envelope, Evidence, LastDeath, decode_envelope, encode
 
 SCHEMA: Final = 1
@@ -50,6 +51,7 @@ class Ledger:
         Raise `sqlite3.OperationalError` when it cannot be written for a reason outside the file.
         """
         self.path = path
+        self.journal_file = Journal(path)
         self.set_aside: Path | None = None
         try:
             self._db = self._open(path)
@@ -69,6 +71,7 @@ class Ledger:
         try:
             db.execute("PRAGMA journal_mode=WAL")
             db.execute("PRAGMA synchronous=FULL")
+            Journal(path).bound(db)
             check = db.execute("PRAGMA integrity_check(1)").fetchone()[0]
             if check != "ok":
                 raise sqlite3.DatabaseError(check)

@@ -168,6 +168,29 @@ class LastDeath(msgspec.Struct, frozen=True, kw_only=True):
     at: float
 
 
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**62)]
+Seconds = Annotated[float, msgspec.Meta(ge=0, le=1e12)]
+"""What a worker says is reckoned with: no number that breaks that is a message."""
+
+
+class SnapshotStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """The computed context that a persona leaves to its next life: in memory after each turn, on disk now and then."""
+
+    bytes: Count = 0
+    """In memory."""
+    tokens: Count = 0
+    memory_at: Seconds | None = None
+    """When it was left; None where this life has left none."""
+    disk_at: Seconds | None = None
+    """When what is on disk was written; None where nothing is."""
+    disk_bytes: Count = 0
+    disk_tokens: Count = 0
+    disk_written_bytes_day: Count = 0
+    """In the last 24 hours, by full hours."""
+    why: Annotated[str, msgspec.Meta(max_length=400)] = ""
+    """Why what is in memory is not on disk."""
+
+
 class PersonaStatus(msgspec.Struct, frozen=True, kw_only=True):
     """One persona in `brainjar status --json` and in a SNAP."""
 
@@ -215,6 +238,8 @@ class PersonaStatus(msgspec.Struct, frozen=True, kw_only=True):
     """When it will be at its cap at that rate; None where it does not grow."""
     standby_pid: int | None = None
     """The process of its next life, which waits; None where there is none."""
+    snapshot: SnapshotStatus | None = None
+    """As its worker told it last; None: it has not under this supervisor."""
 
 
 class SenseStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -253,6 +278,15 @@ class SupervisorStatus(msgspec.Struct, frozen=True, kw_only=True):
     """Why deaths cannot be written down just now, if so."""
 
 
+class SnapshotsStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """What the jar's snapshots cost its disk."""
+
+    disk: bool = False
+    write_budget_bytes_day: int = 0
+    disk_written_bytes_day: int = 0
+    """Of all personas, in the last 24 hours."""
+
+
 class Status(msgspec.Struct, frozen=True, kw_only=True):
     jar: str
     supervisor: SupervisorStatus
@@ -262,6 +296,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     lease_limit: int = 1
     """How many may hold it just now."""
     watchdog: WatchdogStatus = WatchdogStatus()
+    snapshots: SnapshotsStatus = SnapshotsStatus()
 
 
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
@@ -274,17 +309,14 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
 # ── voice: worker -> supervisor ───────────────────────────────────────────────────────────────────────────────────────
 
 
-Count = Annotated[int, msgspec.Meta(ge=0, le=2**62)]
-Seconds = Annotated[float, msgspec.Meta(ge=0, le=1e12)]
-"""What a worker says is reckoned with: no number that breaks that is a message."""
-
-
 class Ready(msgspec.Struct, frozen=True, kw_only=True, tag="ready"):
     """The worker has all it needs: model, context, mind, sockets."""
 
     threads: Count
     restored_tokens: Count
     """Tokens of its past that it holds without having read them again."""
+    restored_from: Literal["memory", "disk", "none"] = "none"
+    """Where those were: in what the supervisor holds, or on disk."""
     remembered: Count
     """Lines found in its mind."""
     rlimit_bytes: Count
@@ -300,15 +332,6 @@ class Ready(msgspec.Struct, frozen=True, kw_only=True, tag="ready"):
 
 class Waiting(msgspec.Struct, frozen=True, kw_only=True, tag="waiting"):
     """A life forked in advance is ready to be released."""
-
-
-class Saved(msgspec.Struct, frozen=True, kw_only=True, tag="saved"):
-    """The context is left to the next life."""
-
-    tokens: Count
-    """Computed, in it."""
-    size: Count
-    """Bytes."""
 
 
 class Ask(msgspec.Struct, frozen=True, kw_only=True, tag="ask"):
@@ -348,7 +371,13 @@ class Trouble(msgspec.Struct, frozen=True, kw_only=True, tag="trouble"):
     what: str
 
 
-Voice = Ready | Waiting | Saved | Ask | Yield | Token | Thought | Trouble
+class Kept(msgspec.Struct, frozen=True, kw_only=True, tag="kept"):
+    """Where the context that it leaves to its next life stands; after each turn."""
+
+    snapshot: SnapshotStatus
+
+
+Voice = Ready | Waiting | Ask | Yield | Token | Thought | Trouble | Kept
 
 
 # ── feed: supervisor -> worker ────────────────────────────────────────────────────────────────────────────────────────
@@ -469,6 +498,8 @@ class Birth(msgspec.Struct, frozen=True, kw_only=True):
     """Its next lives are forked in advance: what they will be told is read for them."""
     waits: bool = False
     """It is such a life itself, and waits at its gate for `Release`."""
+    snapshot_share: int = 0
+    """Bytes a day that it may write its context to disk; 0: the disk is not used for it."""
 
 
 class Refresh(msgspec.Struct, frozen=True, kw_only=True, tag="refresh"):

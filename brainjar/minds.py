@@ -5,11 +5,14 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
 
 from brainjar.errors import BrainjarError
+
+PAGE_LINES: Final = 500
+_PAGE: Final = "SELECT id, at, life, kind, source, content FROM lines WHERE id > ? ORDER BY id LIMIT ?"
 
 Kind = Literal["thought", "heard", "told", "said"]
 """Its own, from one it sees, from the jar, from a person."""
@@ -35,10 +38,13 @@ def read_lines(path: Path, search: str | None = None, after: int = 0) -> Iterato
     try:
         db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=5.0)
         try:
-            for row in db.execute("SELECT id, at, life, kind, source, content FROM lines WHERE id > ? ORDER BY id", (after,)):
-                line = Line(*row)
-                if wanted in line.content.casefold():
-                    yield line
+            # by pages: who takes the lines may be a pager, and an open query would keep the mind's journal from shrinking
+            while rows := db.execute(_PAGE, (after, PAGE_LINES)).fetchall():
+                for row in rows:
+                    line = Line(*row)
+                    if wanted in line.content.casefold():
+                        yield line
+                after = rows[-1][0]
         finally:
             db.close()
     except sqlite3.Error as error:

@@ -6,6 +6,7 @@ Pure: it knows no clock, no process and no file. `engine.dryrun` makes the figur
 What is counted, all in bytes. A *zygote* for each distinct (file, context): its weights once, whoever shares them, its context and
 its own process. For each persona its *cap*, whole: it may use it. Its *snapshot*, the context that the supervisor keeps for its next
 life in a memfd outside the cap, once for each persona, and once more for those who write one at the same time. The supervisor.
+Apart from all that, the disk: of each snapshot the one that stands, the one that is to replace it, one that was set aside.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ heap rounded up to huge pages. Measured with SmolLM2: 41 MiB."""
 WORKER_BYTES: Final = 12 * MIB
 """What a worker owns beyond its context: Python, sockets, mind. Measured with SmolLM2 at 512 to 8,192 tokens: 2 to 4 MiB, but the
 zygote asks for 8 MiB beside the context, which comes out up to 3 MiB larger there than in the dry run, as its heap grows in huge pages."""
+ON_DISK: Final = 3
+"""Files of one snapshot at the most: see above."""
 THREAD_BYTES: Final = 1 * MIB
 """Each compute thread after the first: its stack of 512 KiB (`engine.llama.STACK`), and a margin. Measured: 0.5 MiB."""
 
@@ -150,6 +153,10 @@ class Totals(Struct, frozen=True, kw_only=True):
     """Contexts and processes of the zygotes."""
     caps_bytes: int
     snapshots_bytes: int
+    disk_bytes: int
+    """Most that snapshots come to on disk; 0 where `snapshots.disk` is off."""
+    disk_free_bytes: int | None = None
+    """What is free where the jar keeps its state; None: not known."""
     supervisor_bytes: int
     total_bytes: int
     bound_bytes: int
@@ -201,11 +208,11 @@ def asked(config: Config, path: Path, n_ctx_train: int) -> tuple[int, ...]:
     return tuple(sorted({n for p in own for n in windows(p.model.context, p.growth, n_ctx_train)}))
 
 
-def plan(config: Config, figures: Mapping[Path, Figures], host: HostMemory) -> Plan:
-    """`figures` has every model file of `config`, with all the contexts that `asked` names."""
+def plan(config: Config, figures: Mapping[Path, Figures], host: HostMemory, disk_free: int | None = None) -> Plan:
+    """`figures` has every model file of `config`, with all the contexts that `asked` names; `disk_free`: bytes, by the state directory."""
     models = tuple(_model(one, config.personas, figures[one.path]) for one in config.models)
     personas = tuple(_persona(one, figures[one.model.path]) for one in config.personas)
-    totals = _totals(config, models, personas, host)
+    totals = msgspec.structs.replace(_totals(config, models, personas, host), disk_free_bytes=disk_free)
     problems = _problems(config, figures, models, personas, host)
     devices = {(d.name, d.description): d for one in figures.values() for d in one.devices}
     return Plan(
@@ -290,6 +297,7 @@ def _totals(config: Config, models: Sequence[ModelRow], personas: Sequence[Perso
         zygotes_bytes=zygotes,
         caps_bytes=caps,
         snapshots_bytes=snapshots,
+        disk_bytes=ON_DISK * sum(kept) if config.snapshots.disk else 0,
         supervisor_bytes=SUPERVISOR_BYTES,
         total_bytes=weights + zygotes + caps + snapshots + SUPERVISOR_BYTES,
         bound_bytes=host.bound_bytes,
@@ -382,6 +390,11 @@ def _notes(
             notes.append(
                 f"{path}: loaded {len(contexts)} times, as its contexts differ ({', '.join(contexts)}): one model.context shares it"
             )
+    if totals.disk_free_bytes is not None and totals.disk_bytes > totals.disk_free_bytes:
+        notes.append(
+            f"snapshots may take {format_size(totals.disk_bytes)} of disk, and {format_size(totals.disk_free_bytes)} are free at"
+            f" {config.jar.state_dir}: where they do not fit they are left out, and a mind reads its past again after a restart of the jar"
+        )
     if totals.threads > totals.cpus:
         notes.append(
             f"up to {totals.threads} compute threads at once on {totals.cpus} CPUs: they will wait for each other; lower persona.threads"

@@ -173,12 +173,22 @@ class RawWatchdog(Struct, frozen=True, kw_only=True):
     ] = 600.0
 
 
+class RawSnapshots(Struct, frozen=True, kw_only=True):
+    disk: Annotated[bool, Key("true or false")] = True
+    write_budget: Annotated[
+        int,
+        Meta(ge=1 << 20, le=MAX_MEMORY),
+        Key('a size that may be written in a day, from 1MiB to 16TiB, such as "4GiB"', _text(parse_size)),
+    ] = 4 << 30
+
+
 class RawConfig(Struct, frozen=True, kw_only=True):
     jar: RawJar = RawJar()
     model: RawModel = RawModel()
     inference: RawInference = RawInference()
     restart: RawRestart = RawRestart()
     watchdog: RawWatchdog = RawWatchdog()
+    snapshots: RawSnapshots = RawSnapshots()
     sampling: RawSampling = RawSampling()
     persona: tuple[RawPersona, ...] = ()
 

@@ -71,6 +71,7 @@ def test_matrix_is_what_it_says() -> None:
     restart = loaded.restart
     assert (restart.pause, restart.intensity, restart.window, restart.backoff_max) == (3.0, 5, 60.0, 300.0)
     assert loaded.watchdog.interval == 5.0
+    assert loaded.snapshots == config.Snapshots(), "what it shows as set is what is the default"
 
 
 def test_the_least_config_has_defaults_that_work(tmp_path: Path) -> None:
@@ -404,6 +405,11 @@ def test_a_wrong_model_option_is_named_as_one(tmp_path: Path) -> None:
         ("[watchdog]\nhost_memory = 101\n", ["watchdog.host_memory", "101", "percentage"]),
         ("[watchdog]\ntemperature = nan\n", ["watchdog.temperature", "nan", "degrees"]),
         ("[watchdog]\ntemperature = inf\n", ["watchdog.temperature", "inf"]),
+        # snapshots
+        ("[snapshots]\ndisk = 'no'\n", ["snapshots.disk", '"no"', "true or false"]),
+        ("[snapshots]\nwrite_budget = '1KiB'\n", ["snapshots.write_budget", '"1KiB"', "1MiB to 16TiB"]),
+        ("[snapshots]\nwrite_budget = 4\n", ["snapshots.write_budget", "found 4", '"4GiB"']),
+        ("[snapshots]\nwrite_buget = '4GiB'\n", ["write_buget", "write_budget"]),
         # memory, cpus, threads
         (MINIMAL + "memory = 256\n", ["persona.subject.memory", "found 256", '"256MiB"']),
         (MINIMAL + "memory = '256'\n", ["persona.subject.memory", '"256"']),
@@ -522,6 +528,7 @@ _keys = [
         "inference": schema.RawInference,
         "restart": schema.RawRestart,
         "watchdog": schema.RawWatchdog,
+        "snapshots": schema.RawSnapshots,
         "sampling": schema.RawSampling,
         "persona.god": schema.RawPersona,
     }.items()
@@ -622,6 +629,14 @@ def test_cpu_lists_are_shown_ascending_each_once() -> None:
 def test_no_cpu_lists(text: str) -> None:
     with pytest.raises(ValueError, match="wanted"):
         parse_cpus(text)
+
+
+def test_the_write_budget_is_the_jar_s_and_shared_evenly(tmp_path: Path) -> None:
+    loaded = given_text(tmp_path, THREE + '[snapshots]\nwrite_budget = "3GiB"\n').snapshots
+    assert loaded == config.Snapshots(disk=True, write_budget=3 << 30)
+    assert loaded.share(3) == 1 << 30
+    assert config.Snapshots(write_budget=1 << 20).share(1 << 21) == 1, "a share is never none"
+    assert given_text(tmp_path, THREE + "[snapshots]\ndisk = false\n").snapshots.share(3) == 0
 
 
 def test_every_key_of_the_watchdog_is_read(tmp_path: Path) -> None:

@@ -112,6 +112,7 @@ def test_the_header_is_told_as_it_is(file: Path) -> None:
         vocab_size=4,
         has_chat_template=True,
         file_type=3,
+        data_at=len(content) - 132,
         tensors_bytes=TENSORS_BYTES,
     )
     assert gguf.read(file).quantization == "Q4_1"

@@ -154,6 +154,12 @@ def _any(kind: type, data: st.DataObject) -> Any:
         tuple[messages.Guard, ...]: st.lists(
             st.builds(messages.Guard, name=st.sampled_from(["user", "files"]), effective=st.booleans(), how=TEXT), max_size=3
         ).map(tuple),
+        messages.SnapshotStatus: st.builds(
+            messages.SnapshotStatus,
+            **dict.fromkeys(("bytes", "tokens", "disk_bytes", "disk_tokens", "disk_written_bytes_day"), COUNT),
+            **dict.fromkeys(("memory_at", "disk_at"), st.none() | st.floats(0, 1e9)),
+            why=st.text(max_size=400),
+        ),
     }
     values = {}
     for name, hint in get_type_hints(kind).items():

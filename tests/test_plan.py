@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from brainjar import plan as plans
-from brainjar.config import Config, Inference, Jar, Model, Persona, Restart, Sampling, Watchdog, parse_size
+from brainjar.config import Config, Inference, Jar, Model, Persona, Restart, Sampling, Snapshots, Watchdog, parse_size
 from brainjar.plan import MIB, Buffer, Device, Figures, HostMemory, Plan, Window
 
 GIB = 1 << 30
@@ -105,6 +105,20 @@ def test_it_adds_up_and_weights_count_once_for_all_who_share_them() -> None:
     assert t.snapshots_bytes == 4 * kv  # one each, and one more for who writes at the moment
     assert t.total_bytes == t.weights_bytes + t.zygotes_bytes + t.caps_bytes + t.snapshots_bytes + plans.SUPERVISOR_BYTES
     assert model.total_bytes == t.weights_bytes + t.zygotes_bytes
+
+
+def test_the_disk_is_counted_and_too_little_of_it_is_a_note_and_no_refusal() -> None:
+    made = config(persona("subject"), persona("god", 320 * MIB))
+    kv = 2048 * KV_PER_TOKEN
+    roomy = plans.plan(made, {A.path: figures()}, host(), disk_free=6 * kv)
+    assert (roomy.totals.disk_bytes, roomy.totals.disk_free_bytes, roomy.notes) == (2 * 3 * kv, 6 * kv, ())
+    tight = plans.plan(made, {A.path: figures()}, host(), disk_free=6 * kv - 1)
+    assert tight.fits
+    assert any("free at /s" in note and "left out" in note for note in tight.notes)
+    off = msgspec.structs.replace(made, snapshots=Snapshots(disk=False))
+    assert plans.plan(off, {A.path: figures()}, host(), disk_free=0).totals.disk_bytes == 0
+    assert plans.plan(off, {A.path: figures()}, host(), disk_free=0).notes == ()
+    assert plan(made).notes == (), "a disk of which nothing is known is nothing to note"
 
 
 def test_a_context_of_its_own_is_a_zygote_of_its_own() -> None:

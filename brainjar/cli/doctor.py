@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
 
     from brainjar import config as configs
     from brainjar.engine import build
-    from brainjar.isolation import cgroups, host, namespaces
+    from brainjar.isolation import cgroups, host, namespaces, storage
     from brainjar.messages import encode
     from brainjar.watchdog import findings as senses
 
@@ -76,6 +76,7 @@ def run(args: argparse.Namespace) -> int:
     found, spaces = cgroups.survey(), namespaces.probe()
     findings = (
         *host.survey(found, spaces, sum(p.memory for p in config.personas)),
+        storage.survey(config.jar.state_dir, config.snapshots.write_budget if config.snapshots.disk else 0),
         *senses.survey(config.jar.state_dir),
         *build.findings(build.ask()),
     )

@@ -102,6 +102,7 @@ def _lines(plan: Plan) -> Iterator[str]:
             ("snapshots", size(t.snapshots_bytes), "their contexts, kept for their next lives"),
             ("supervisor", size(t.supervisor_bytes), ""),
             ("together", size(t.total_bytes), f"of {size(t.bound_bytes)}, {t.bound}; {size(t.available_bytes)} are free now"),
+            *([("disk", size(t.disk_bytes), _disk(plan))] if t.disk_bytes else []),
             ("threads", str(t.threads), f"at once, on {t.cpus} CPUs"),
         ]
     )
@@ -109,6 +110,13 @@ def _lines(plan: Plan) -> Iterator[str]:
         yield ""
     yield from (f"does not fit: {problem.words}" for problem in plan.problems)
     yield from (f"note: {note}" for note in plan.notes)
+
+
+def _disk(plan: Plan) -> str:
+    from brainjar.units import format_size
+
+    free = plan.totals.disk_free_bytes
+    return "snapshots on disk, at the most" + ("" if free is None else f"; {format_size(free)} are free there")
 
 
 def _window(tokens: int, growth: str) -> str:

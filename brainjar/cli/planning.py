@@ -53,7 +53,17 @@ def headers(config: Config) -> dict[Path, Gguf]:
 def make(config: Config, known: dict[Path, Gguf]) -> plans.Plan:
     """`known`: what `headers` found. Raise `DryRunFailed`."""
     figures = {path: dry_run(path, plans.asked(config, path, header.n_ctx_train)) for path, header in known.items()}
-    return plans.plan(config, figures, hostmemory.read())
+    return plans.plan(config, figures, hostmemory.read(), _disk_free(config.jar.state_dir))
+
+
+def _disk_free(state_dir: Path) -> int | None:
+    """Bytes that this user may still have where `state_dir` is, or will be; None where that cannot be told."""
+    there = next((one for one in (state_dir, *state_dir.parents) if os.path.exists(one)), state_dir)
+    try:
+        found = os.statvfs(there)
+    except OSError:
+        return None
+    return found.f_bavail * found.f_frsize if found.f_blocks else None
 
 
 def dry_run(path: Path, contexts: Sequence[int], patience_s: float = PATIENCE_S) -> plans.Figures:

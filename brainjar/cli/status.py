@@ -1,8 +1,9 @@
 """brainjar status [--json]
 
-One look at a running jar: its supervisor, its personas, what the watchdog senses, and what of each memory cap is in force.
+One look at a running jar: its supervisor, its personas, what the watchdog senses, what of each memory cap is in force, and
+what of its computed context each leaves to its next life.
 Exit 3 where none runs.
---json: one object, {"jar", "supervisor": {...}, "personas": [...], "lease": [...], "watchdog": {...}}.
+--json: one object, {"jar", "supervisor": {...}, "personas": [...], "lease": [...], "watchdog": {...}, "snapshots": {...}}.
 """
 
 from __future__ import annotations
@@ -58,6 +59,7 @@ def _lines(status: Status, now: float) -> list[str]:
     ]
     if layers:
         lines += ["", *_aligned([("PERSONA", "LAYER", "LIMIT", "USED", "EFFECTIVE", "COUNTS"), *layers])]
+    lines += _snapshots(status, now)
     walls = [(p.name, *_walls(p)) for p in status.personas if p.sandbox]
     if walls:
         lines += ["", *_aligned([("PERSONA", "WALLS THAT STAND"), *((name, standing) for name, standing, _ in walls)])]
@@ -77,6 +79,31 @@ def _watchdog(status: Status) -> list[str]:
         for s in w.senses
     ]
     return [*lines, "", *_aligned([("SENSE", "WHERE", "NOW", "MARK", "LEVEL", ""), *rows])] if rows else lines
+
+
+def _snapshots(status: Status, now: float) -> list[str]:
+    """The contexts that are left to next lives, where they stand, and what that costs the disk."""
+    from brainjar.view.words import clean, span
+
+    def since(at: float | None) -> str:
+        return "-" if at is None else f"{span(max(0.0, now - at))} ago"
+
+    rows = [
+        (
+            *(p.name, str(s.tokens), _bytes(s.bytes), since(s.memory_at)),
+            *(str(s.disk_tokens), _bytes(s.disk_bytes), since(s.disk_at), _bytes(s.disk_written_bytes_day), clean(s.why)),
+        )
+        for p in status.personas
+        if (s := p.snapshot) is not None
+    ]
+    if not rows:
+        return []
+    titles = ("SNAPSHOT", "TOKENS", "MEMORY", "LEFT", "TOKENS", "DISK", "WRITTEN", "LAST DAY", "")
+    total = status.snapshots
+    spent = (
+        f"snapshots wrote {_bytes(total.disk_written_bytes_day)} to disk in the last day, of {_bytes(total.write_budget_bytes_day)} a day"
+    )
+    return ["", *_aligned([titles, *rows]), *([spent] if total.disk else [])]
 
 
 def _amount(sense: str, value: float | None) -> str:

@@ -17,6 +17,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from brainjar import gguf
+from brainjar.engine import identity
 from brainjar.engine.bindings import lib
 from brainjar.engine.template import PLAIN, ChatTemplate, Message
 from brainjar.messages import Sampling
@@ -86,10 +88,9 @@ class Engine:
         self.model = lib.llama_model_load_from_file(str(path).encode(), model_params())
         if not self.model:
             raise EngineError(f"llama.cpp cannot load {path}; its own words are in the zygote's log")
+        self.identity = _identity(path)
+        """(model, library, parameters): what a computed context depends on; taken here, as a worker may not see the file any more."""
         _drop_cached(path)
-        stat = os.stat(path)
-        self.identity = f"{path} {stat.st_size} {stat.st_mtime_ns}"
-        """Of the model's file; taken here, as a worker may not be able to look at it any more."""
         vocab = lib.llama_model_get_vocab(self.model)
         assert vocab is not None  # of a loaded model
         self.vocab = vocab
@@ -320,6 +321,14 @@ def small_stacks() -> None:
     libc.pthread_attr_setstacksize(attributes, ctypes.c_size_t(STACK))
     libc.pthread_setattr_default_np(attributes)  # glibc and musl have it; where it is refused, stacks stay as they are
     libc.pthread_attr_destroy(attributes)
+
+
+def _identity(path: Path) -> tuple[str, str, str]:
+    """While the file is still cached. Raise `EngineError`."""
+    try:
+        return identity.of_model(gguf.read(path)), identity.of_library(lib), identity.of_parameters(context_params(512, 1))
+    except (OSError, gguf.GgufError) as error:
+        raise EngineError(f"{path}: what it is cannot be told: {error}") from None
 
 
 def _drop_cached(path: Path) -> None:

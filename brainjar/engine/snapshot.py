@@ -17,7 +17,7 @@ import mmap
 import os
 import struct
 from collections.abc import Callable
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -46,6 +46,14 @@ class Meta(msgspec.Struct, frozen=True, kw_only=True):
     """The window that it was computed in."""
     ahead: tuple[int, ...] = ()
     """All `n_past` tokens of the state, where they are other than the first of `tokens`: it has read ahead."""
+
+
+class Extent(NamedTuple):
+    """Where in which file a state lies. Bytes."""
+
+    fd: int
+    at: int
+    size: int
 
 
 class Snapshots:
@@ -118,6 +126,18 @@ class Snapshots:
             return msgspec.json.decode(os.pread(self._fds[self._newest], header[2], _HEADER.size), type=Meta)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return None
+
+    def newest(self) -> Extent | None:
+        """Where the newest state lies until the next `write` or `discard`; None when there is none."""
+        header = None if self._newest is None else self._header(self._fds[self._newest])
+        if header is None or self._newest is None:
+            return None
+        return Extent(self._fds[self._newest], _HEADER.size + header[2], header[3])
+
+    def has_room(self, meta: Meta, size: int) -> bool:
+        """Whether `size` bytes of state and what describes them can be written at all."""
+        most = min(os.fstat(fd).st_size for fd in self._fds)
+        return _HEADER.size + len(msgspec.json.encode(meta)) + size <= most
 
     def read(self, fingerprint: str, load: Callable[[Meta, memoryview], bool]) -> Meta | None:
         """Hand the newest state to `load` if it is of this model and these parameters. None: there is none to take."""

@@ -5,6 +5,7 @@ SQLite in WAL mode with synchronous=FULL: what is committed outlives SIGKILL and
 
 from __future__ import annotations
 
+import hashlib
 import sqlite3
 import time
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from brainjar.damage import set_aside
+from brainjar.journal import Journal
 from brainjar.minds import Kind as Kind
 from brainjar.minds import Line as Line
 
@@ -23,6 +25,7 @@ class Mind:
         """Open or make it. A file that is no mind is set aside under a new name, and `set_aside` says where."""
         self.set_aside: Path | None = None
         self._path = path
+        self.journal = Journal(path)
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         try:
             self._db = self._open(path)
@@ -32,11 +35,11 @@ class Mind:
             self.set_aside = set_aside(path)
             self._db = self._open(path)
 
-    @staticmethod
-    def _open(path: Path) -> sqlite3.Connection:
+    def _open(self, path: Path) -> sqlite3.Connection:
         db = sqlite3.connect(path, isolation_level=None, timeout=5.0)
         db.execute("PRAGMA journal_mode=WAL")
         db.execute("PRAGMA synchronous=FULL")
+        self.journal.bound(db)
         db.execute(
             "CREATE TABLE IF NOT EXISTS lines (id INTEGER PRIMARY KEY, at REAL NOT NULL, life INTEGER NOT NULL,"
             " kind TEXT NOT NULL, source TEXT NOT NULL, content TEXT NOT NULL)"
@@ -59,6 +62,11 @@ class Mind:
     def newest(self) -> int:
         """Id of the newest line, 0 when there is none."""
         return int(self._db.execute("SELECT coalesce(max(id), 0) FROM lines").fetchone()[0])
+
+    def mark(self, line: int) -> str:
+        """Marks the very line that has this id, when it was written included; "" when there is none."""
+        row = self._db.execute("SELECT * FROM lines WHERE id = ?", (line,)).fetchone()
+        return hashlib.sha256(repr(row).encode(errors="replace")).hexdigest() if row else ""
 
     def count(self) -> int:
         return int(self._db.execute("SELECT count(*) FROM lines").fetchone()[0])

@@ -18,7 +18,7 @@ import sqlite3
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final, Literal, TypeVar
 
 import msgspec
 
@@ -32,13 +32,13 @@ from brainjar.messages import (
     Birth,
     Guard,
     Heard,
+    Kept,
     Lease,
     Near,
     News,
     Ready,
     Release,
     Revoke,
-    Saved,
     Stop,
     Thought,
     Token,
@@ -47,6 +47,7 @@ from brainjar.messages import (
 )
 from brainjar.persona import told
 from brainjar.persona.conversation import Conversation
+from brainjar.persona.durable import STOP_WRITE_S, Durable, fingerprint
 from brainjar.persona.mind import Kind, Line, Mind
 from brainjar.vitals import Writer
 
@@ -115,7 +116,17 @@ class Life:
         """Heard but not committed yet: (kind, source, content)."""
         self.unread: list[str] = []
         """Committed, and not in the conversation yet: what the next turn begins with."""
-        self.fingerprint = _fingerprint(engine, birth)
+        self.fingerprint = fingerprint(engine.identity, birth.prompt)
+        self.durable = Durable(
+            Path(birth.mind).parent, birth.snapshot_share, lambda what: self.say(Trouble(what=what), wait_ms=SAY_WAIT_MS)
+        )
+        self.memory_at: float | None = None
+        """When it left the newest snapshot in memory; Unix seconds. None: an earlier life did."""
+        self.restored_from: Literal["memory", "disk", "none"] = "none"
+        self.born = False
+        """It has been READY: what it leaves is worth keeping."""
+        self.write_until = math.inf
+        """Monotonic: when writing to disk must be done, once it is to stop."""
         self.first = engine.n_ctx
         """The window that each life is born with; growth makes it larger."""
         self.reserve = birth.sampling.max_tokens + 16
@@ -187,6 +198,7 @@ class Life:
             Ready(
                 threads=self.birth.threads,
                 restored_tokens=restored,
+                restored_from=self.restored_from,
                 remembered=self.mind.count(),
                 rlimit_bytes=limit,
                 baseline_bytes=baseline,
@@ -196,10 +208,14 @@ class Life:
             ),
             wait_ms=SAY_WAIT_MS,
         )
+        self.say(Kept(snapshot=self.durable.status(self.snapshots, None)))
+        self.born = True
 
     def _remember(self) -> int:
         """Take over what there is of its past; return the tokens that need not be read again."""
         restored = self._take_snapshot()
+        from_disk = self.durable.taken(bool(restored))
+        self.restored_from = "disk" if from_disk else "memory" if restored else "none"
         if self.birth.deaths > self.mind.told_deaths():
             text = told.of_own_death(self.birth.deaths, self.birth.last_cause)
             self.mind.add(self.birth.life, [("told", messages.JAR, text)], told_deaths=self.birth.deaths)
@@ -216,6 +232,8 @@ class Life:
     def _take_snapshot(self) -> int:
         if self.birth.afresh:
             self.snapshots.discard()  # or what ended the last start would end this one
+            self.durable.put_aside("the last start with it failed")
+        self.durable.bring(self.snapshots, self.fingerprint, self.mind.mark, self._could_have_window)
         generation = self.snapshots.refresh()
         left = self.snapshots.peek()
         if left is None or left.fingerprint != self.fingerprint or left.line > self.mind.newest() or not self._have_window(left):
@@ -238,14 +256,16 @@ class Life:
                 self._leave_snapshot()  # whatever ends this life early, the next one has less to take over
         return self.engine.n_past
 
-    def _have_window(self, meta: Meta) -> bool:
-        """Whether the engine has, or now gets, a window for what `meta` describes. It fitted before; it may not fit any more."""
+    def _could_have_window(self, meta: Meta) -> bool:
+        """Whether there may be a window for what `meta` describes."""
         if not 0 < meta.n_past <= meta.n_ctx:
             return False
-        if meta.n_past <= self.engine.n_ctx:
-            return True
-        if self.birth.growth != "context" or meta.n_ctx > self.engine.n_ctx_train:
-            return False
+        return meta.n_past <= self.engine.n_ctx or (self.birth.growth == "context" and meta.n_ctx <= self.engine.n_ctx_train)
+
+    def _have_window(self, meta: Meta) -> bool:
+        """Whether the engine has, or now gets, a window for what `meta` describes. It fitted before; it may not fit any more."""
+        if not self._could_have_window(meta) or meta.n_past <= self.engine.n_ctx:
+            return self._could_have_window(meta)
         try:
             self.engine.reopen_context(meta.n_ctx)
         except OutOfMemory:
@@ -326,6 +346,7 @@ class Life:
         self.vitals.clear_words()
         self._leave_snapshot()
         self.conversation.come_back()
+        self._keep()
         if not text.strip():
             self._listen(ASK_AGAIN_MS)  # a model that has nothing to say is not asked again at once
 
@@ -382,11 +403,28 @@ class Life:
         meta = self.conversation.meta(self.fingerprint, self.line)
         try:
             if size and self.snapshots.write(meta, size, self.engine.save_state):
-                self.saved = self._held()
-                self.say(Saved(tokens=meta.n_past, size=size))
+                self.saved, self.memory_at = self._held(), time.time()
         except OSError as error:
             self.snapshots.discard()
             self.say(Trouble(what=f"no room to leave the context to the next life ({error.strerror}): it will read its past again"))
+
+    def _keep(self, *, stopping: bool = False) -> None:
+        """Copy what was left in memory to disk when that is due, and tell where it stands."""
+        try:
+            self.durable.keep(self.snapshots, self.mind.mark, self._may_write_on, stopping=stopping)
+        except sqlite3.Error:
+            pass  # the mind cannot be read just now: the next commit finds out what that means
+        self.say(Kept(snapshot=self.durable.status(self.snapshots, self.memory_at)))
+        if trouble := self.mind.journal.trouble():
+            self.say(Trouble(what=trouble), wait_ms=SAY_WAIT_MS)
+
+    def _may_write_on(self) -> bool:
+        """Asked between two pieces of a write: beat; who is to stop has a bounded time for it."""
+        try:
+            self._listen(0)
+        except Stopped:
+            self.write_until = min(self.write_until, time.monotonic() + STOP_WRITE_S)
+        return time.monotonic() < self.write_until
 
     def _grow(self) -> bool:
         """Asked when the window is full: open one twice as large, with all that is computed. False: it is to slide.
@@ -523,13 +561,10 @@ class Life:
             self.vitals.set(sent=self.sent)
 
     def close(self) -> None:
+        if self.born:
+            self._keep(stopping=True)
         self.mind.close()
         self.bus.close()
-
-
-def _fingerprint(engine: Engine, birth: Birth) -> str:
-    """All that a computed context depends on: the model's file and the prompt. Any window that is large enough takes it."""
-    return msgspec.json.encode((engine.identity, birth.prompt)).decode()
 
 
 def _short(text: str) -> str:

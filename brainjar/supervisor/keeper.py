@@ -259,6 +259,7 @@ class Keeper:
             walls=self.housing.walls(persona, process.channel.home),
             standby=self.config.restart.standby,
             waits=waits,
+            snapshot_share=self.config.snapshots.share(len(self.config.personas)),
         )
         process.hand_over(birth, worker.snapshots, self.housing.open_group(persona, process.slot))
 

@@ -22,7 +22,7 @@ from brainjar import bus, gguf, messages
 from brainjar.config import Config
 from brainjar.isolation import bonds, priority
 from brainjar.ledger import Ledger
-from brainjar.messages import JAR, Ask, Ready, Saved, Snapshot, Thought, Token, Trouble, Waiting, Yield
+from brainjar.messages import JAR, Ask, Kept, Ready, Snapshot, Thought, Token, Trouble, Waiting, Yield
 from brainjar.supervisor import logs, reaper
 from brainjar.supervisor.bulletin import Bulletin
 from brainjar.supervisor.control import Connection, Control, refusal
@@ -87,7 +87,7 @@ class Supervisor:
         self.verdicts = Verdicts(config.watchdog, self.keeper, self.bulletin, self.senses, dry_run=dry_run)
         self.keeper.danger = lambda: self.verdicts.danger
         self.watch = Watch(self.keeper.workers, config.watchdog, self.senses, self._is_zygote, self.verdicts)
-        self._reports = Reports(config.jar.name, self.keeper, self.verdicts, self.bulletin, ledger)
+        self._reports = Reports(config, self.keeper, self.verdicts, self.bulletin, ledger)
         self.orders = Orders(self.keeper, self._reports.status, self.stop)
         self._control = Control(premises.runtime_dir, is_view)
         self._next_beat = clock()
@@ -367,10 +367,11 @@ class Supervisor:
             case Ready():
                 self.keeper.ready(worker, message)
                 self.watch.ask(self.clock())
-            case Saved():
-                self.keeper.standbys.refresh(worker)
             case Waiting():
                 pass  # said before its release
+            case Kept(snapshot=snapshot):
+                worker.snapshot = snapshot
+                self.keeper.standbys.refresh(worker)
             case Trouble(what=what):
                 self._announce(worker, "PRESSURE", f"{worker.name}: {what[:TEXT_BYTES]}")
 
@@ -451,6 +452,8 @@ class Supervisor:
                 self.keeper.standbys.tend(now)
         self.keeper.kernel_oom_kills = pressure.kernel_oom_kills()
         self._reports.beat()
+        if trouble := self.ledger.journal_file.trouble():
+            self._announce_jar("PRESSURE", trouble)
         for worker in self.keeper.workers.values():
             if worker.process is not None:
                 logs.bound(worker.process.stderr)

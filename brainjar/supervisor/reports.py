@@ -7,8 +7,9 @@ import resource
 from typing import Any
 
 from brainjar import __version__
+from brainjar.config import Config
 from brainjar.ledger import Ledger
-from brainjar.messages import JAR, PersonaStatus, Status, SupervisorStatus
+from brainjar.messages import JAR, PersonaStatus, SnapshotsStatus, Status, SupervisorStatus
 from brainjar.supervisor.bulletin import Bulletin
 from brainjar.supervisor.keeper import Keeper
 from brainjar.supervisor.verdicts import Verdicts
@@ -16,8 +17,9 @@ from brainjar.supervisor.worker import Worker, age
 
 
 class Reports:
-    def __init__(self, jar: str, keeper: Keeper, verdicts: Verdicts, bulletin: Bulletin, ledger: Ledger) -> None:
-        self._jar = jar
+    def __init__(self, config: Config, keeper: Keeper, verdicts: Verdicts, bulletin: Bulletin, ledger: Ledger) -> None:
+        self._jar = config.jar.name
+        self._snapshots = config.snapshots
         self._keeper = keeper
         self._verdicts = verdicts
         self._bulletin = bulletin
@@ -26,6 +28,7 @@ class Reports:
 
     def status(self) -> Status:
         now = self._keeper.clock()
+        personas = tuple(self._persona(worker, now) for worker in self._keeper.workers.values())
         return Status(
             jar=self._jar,
             supervisor=SupervisorStatus(
@@ -36,10 +39,15 @@ class Reports:
                 epoch=self._bulletin.epoch,
                 ledger_error=self._ledger.error,
             ),
-            personas=tuple(self._persona(worker, now) for worker in self._keeper.workers.values()),
+            personas=personas,
             lease=self._keeper.leases.gate.holders,
             lease_limit=self._keeper.leases.gate.limit,
             watchdog=self._verdicts.status(),
+            snapshots=SnapshotsStatus(
+                disk=self._snapshots.disk,
+                write_budget_bytes_day=self._snapshots.write_budget,
+                disk_written_bytes_day=sum(p.snapshot.disk_written_bytes_day for p in personas if p.snapshot is not None),
+            ),
         )
 
     def _persona(self, worker: Worker, now: float) -> PersonaStatus:

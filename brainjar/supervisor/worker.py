@@ -21,7 +21,20 @@ from brainjar.bus import Channel
 from brainjar.config import Persona, Watchdog
 from brainjar.isolation import rlimits
 from brainjar.ledger import Record
-from brainjar.messages import SHORT_WORDS, Birth, Feed, LastDeath, Layer, Memory, PersonaStatus, Ready, Release, State, encode
+from brainjar.messages import (
+    SHORT_WORDS,
+    Birth,
+    Feed,
+    LastDeath,
+    Layer,
+    Memory,
+    PersonaStatus,
+    Ready,
+    Release,
+    SnapshotStatus,
+    State,
+    encode,
+)
 from brainjar.supervisor import logs, reaper
 from brainjar.supervisor.gate import Gate
 from brainjar.supervisor.lifecycle import SHOWN, Phase
@@ -218,6 +231,8 @@ class Worker:
         self.standby_losses = 0
         """Those in a row that ended before they were ready to wait."""
         self.snapshots = (_room(f"brainjar-a-{self.name}", snapshot_room), _room(f"brainjar-b-{self.name}", snapshot_room))
+        self.snapshot: SnapshotStatus | None = None
+        """Where the context stands that it leaves, as its newest life told; it lasts over deaths, as the snapshots do."""
         self.rate = 0.0
         self._rate_from = (0, 0)
 
@@ -334,6 +349,7 @@ class Worker:
             growth_bytes_s=None if process is None or process.growth.per_s is None else round(process.growth.per_s, 1),
             cap_in_s=None if process is None or (left := process.growth.reaches(self.persona.memory)) is None else round(left, 1),
             standby_pid=self.standby.pid if self.standby is not None and self.standby.waits else None,
+            snapshot=self.snapshot,
         )
 
     def remember(self, last: LastDeath, *, planned: bool) -> None:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
 import resource
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from brainjar import models
-from brainjar.engine import llama
+from brainjar.engine import container, llama
 from brainjar.engine.bindings import lib
+from brainjar.engine.snapshot import Meta, Snapshots
 from brainjar.isolation import rlimits
 from brainjar.messages import Sampling
 
@@ -27,7 +31,7 @@ TEXT = "The jar is closed. Inside it someone counts the hours, and writes down e
 
 STACKS = """
 import sys, zmq
-from brainjar.engine import llama
+from brainjar.engine import container, llama
 from brainjar.isolation import rlimits
 if sys.argv[1] == "small":
     llama.small_stacks()
@@ -170,3 +174,38 @@ def test_a_long_read_gives_way_between_two_batches_and_goes_on_where_it_was(engi
     assert engine.n_past == llama.BATCH
     assert engine.feed(tokens[engine.n_past :]), "nothing is behind the last one"
     assert engine.n_past == len(tokens)
+
+
+def logits(engine: llama.Engine) -> bytes:
+    """Of the last token fed, every bit of them."""
+    return ctypes.string_at(lib.llama_get_logits_ith(engine.context, -1), engine.n_vocab * ctypes.sizeof(ctypes.c_float))
+
+
+def test_what_came_back_from_disk_goes_on_bit_for_bit(engine: llama.Engine, tmp_path: Path) -> None:
+    fds = [os.memfd_create(f"memory {n}") for n in range(4)]
+    for fd in fds:
+        os.ftruncate(fd, 64 << 20)
+    before, after = Snapshots((fds[0], fds[1])), Snapshots((fds[2], fds[3]))
+    tokens = engine.tokenize(TEXT, start=True)
+    assert engine.feed(tokens[:-1])
+    meta = Meta(fingerprint="f", line=1, head=0, messages=(), counts=(), tokens=tuple(tokens), n_past=engine.n_past, n_ctx=N_CTX)
+    assert before.write(meta, engine.state_size(), engine.save_state)
+    state = before.newest()
+    assert state is not None
+    header = container.Header(meta=meta, anchor="", at=0.0)
+    container.write(tmp_path / "s", tmp_path / "s.new", header, state, lambda: True)
+    expected = []
+    for token in tokens[-1:] + tokens[:8]:
+        assert engine.feed([token])
+        expected.append(logits(engine))
+
+    engine.reopen_context(N_CTX)
+    file = container.open_regular(tmp_path / "s")
+    found = container.read_header(file)
+    assert after.write(found.meta, found.state_bytes, lambda view: container.read_state(file, found, view))
+    assert after.read("f", lambda meta, state: engine.load_state(state, meta.n_past)) == meta
+    for token, want in zip(tokens[-1:] + tokens[:8], expected, strict=True):
+        assert engine.feed([token])
+        assert logits(engine) == want
+    for fd in (file, *fds):
+        os.close(fd)

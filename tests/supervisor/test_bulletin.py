@@ -294,3 +294,13 @@ def test_a_ring_is_bounded_in_bytes_as_well(monkeypatch: pytest.MonkeyPatch) -> 
     assert list(ring.items) == [], "one that is too large is not held at all"
     ring.add(31, bytes(10))
     assert [seq for seq, _ in ring.items] == [31]
+
+
+def test_a_ring_is_bounded_in_bytes_as_well_as_in_number() -> None:
+    ring = module.Ring(1000)
+    for seq in range(1, 200):
+        ring.add(seq, bytes(32 * 1024))
+    assert sum(len(body) for _, body in ring.items) <= module.RING_BYTES
+    assert ring.items[-1][0] == 199
+    ring.add(200, bytes(module.RING_BYTES + 1))
+    assert not ring.items, "one that is larger than all of it is nobody's to hold"
