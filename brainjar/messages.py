@@ -292,6 +292,10 @@ class Ready(msgspec.Struct, frozen=True, kw_only=True, tag="ready"):
     n_ctx: Count = 0
     """Its window, in tokens."""
     sandbox: tuple[Guard, ...] = ()
+    born_ns: Count = 0
+    """CLOCK_MONOTONIC of its first instruction after the fork; of one that was forked in advance, after it was let go."""
+    walled_ns: Count = 0
+    """CLOCK_MONOTONIC when its limits and all its walls stood: from here on it is what it will be."""
 
 
 class Ask(msgspec.Struct, frozen=True, kw_only=True, tag="ask"):

@@ -107,6 +107,7 @@ def _fork(sock: socket.socket, gate: int, engine: llama.Engine, context_bytes: i
 
 def _worker(gate: socket.socket, engine: llama.Engine, context_bytes: int, supervisor: int, left_network: bool) -> NoReturn:
     """The first lines of a worker's life, in the order that `research/traps.md` found to hold."""
+    born_ns = time.monotonic_ns()
     os.setsid()
     baseline = (rlimits.vm_data() or 0) - context_bytes
     pidfd = os.pidfd_open(os.getpid())
@@ -136,9 +137,10 @@ def _worker(gate: socket.socket, engine: llama.Engine, context_bytes: int, super
         if birth.memory_cap < need:
             raise llama.EngineError(f"memory cap of {birth.memory_cap} bytes is below the {need} that its context and Python need")
         rlimits.cap_data(limit)
+        walled_ns = time.monotonic_ns()
         gc.enable()
         faulthandler.enable()  # where a worker hangs or breaks in native code, its stack is the last that its stderr says
-        life = Life(engine, birth, record, Snapshots((snapshot_a, snapshot_b)), (limit, baseline), walls)
+        life = Life(engine, birth, record, Snapshots((snapshot_a, snapshot_b)), (limit, baseline), walls, (born_ns, walled_ns))
         signal.signal(signal.SIGTERM, lambda *_: setattr(life, "stopping", True))
         life.prepare()
         life.live()

@@ -66,13 +66,16 @@ class Life:
         snapshots: Snapshots,
         limits: tuple[int, int],
         walls: tuple[Guard, ...] = (),
+        stamps: tuple[int, int] = (0, 0),
     ) -> None:
+        """`stamps`: `Ready.born_ns` and `Ready.walled_ns`."""
         self.engine = engine
         self.birth = birth
         self.vitals = vitals
         self.snapshots = snapshots
         self.limits = limits
         self.walls = walls
+        self.stamps = stamps
         self.cpus = birth.cpus
         self.stopping = False
         self.request = 0
@@ -141,6 +144,8 @@ class Life:
                 baseline_bytes=baseline,
                 n_ctx=self.engine.n_ctx,
                 sandbox=self.walls,
+                born_ns=self.stamps[0],
+                walled_ns=self.stamps[1],
             ),
             wait_ms=SAY_WAIT_MS,
         )
