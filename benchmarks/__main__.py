@@ -28,9 +28,7 @@ QUICK = HOME / "quick"
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", metavar="PART,…", type=_parts, default=tuple(PARTS), help=f"of {', '.join(PARTS)}")
     parser.add_argument("--quick", action="store_true", help=f"a few rounds, kept in {QUICK.relative_to(ROOT)}")
     parser.add_argument("--model", metavar="GGUF", type=Path, help="the large model of `memory`; else qwen2.5-coder-1.5b of the catalog")

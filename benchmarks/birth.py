@@ -135,7 +135,12 @@ def _found(took: dict[str, list[float]], ways: Sequence[str], others: Sequence[s
             figures.append(figure(what, "ms", own, asked=Asked(at_most=asked), peer=name, against=why))
         for key, words in (("kernel", "the kernel has ended the old one"), ("born", "first instruction"), ("ready", "READY heard")):
             figures.append(figure(f"kill → {words}, {way}", "ms", took[f"{way}, idle, {key}"]))
-        for key, words in (("kernel", "the kernel has ended it"), ("born", "first instruction"), ("walled", "new process runs"), ("ready", "READY heard")):
+        for key, words in (
+            ("kernel", "the kernel has ended it"),
+            ("born", "first instruction"),
+            ("walled", "new process runs"),
+            ("ready", "READY heard"),
+        ):
             figures.append(figure(f"kill of a thinking worker → {words}, {way}", "ms", took[f"{way}, thinking, {key}"]))
     if "with a standby" not in ways:
         why = "this brainjar has no key restart.standby"
@@ -144,7 +149,10 @@ def _found(took: dict[str, list[float]], ways: Sequence[str], others: Sequence[s
     bars = [Bar(label=f"brainjar, {way}", value=spread(took[f"{way}, idle, walled"]).median, own=True) for way in ways]
     bars += [Bar(label=other, value=spread(took[other]).median) for other in others]
     picture = Picture(
-        name="birth", title="kill → new process runs, ms (median, log scale)", unit="ms", bars=tuple(sorted(bars, key=lambda bar: bar.value))
+        name="birth",
+        title="kill → new process runs, ms (median, log scale)",
+        unit="ms",
+        bars=tuple(sorted(bars, key=lambda bar: bar.value)),
     )
     return Found(
         conditions=f"{rounds} rounds, each contestant killed once a round at a random moment, its child 2 s old or more; brainjar's worker holds"

@@ -150,7 +150,9 @@ def figure(
     """From single measurements, and the peer's: a str says why it has none. `paired`: the n-th of both were measured in turns."""
     own = spread(values)
     if isinstance(against, str):
-        return Figure(what=what, unit=unit, value=getattr(own, of), of=of, spread=own, asked=asked, peer=peer, peer_why=against, samples=kept(values))
+        return Figure(
+            what=what, unit=unit, value=getattr(own, of), of=of, spread=own, asked=asked, peer=peer, peer_why=against, samples=kept(values)
+        )
     other = spread(against) if against else None
     found = None
     if other is not None and paired:

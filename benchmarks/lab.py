@@ -11,12 +11,13 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
 from benchmarks.parts import Unmeasurable
 from brainjar import models
+from brainjar.engine.snapshot import Snapshots
 from brainjar.messages import Envelope
 from tests.system.harness import PATIENCE_S, Jar, Listener
 
@@ -41,7 +42,13 @@ max_tokens = {max_tokens}
 
 
 def config(
-    personas: Sequence[str] = ("subject",), *, model: str = f'name = "{SMALL}"', context: int = 2048, max_tokens: int = 120, restart: str = "", each: str = ""
+    personas: Sequence[str] = ("subject",),
+    *,
+    model: str = f'name = "{SMALL}"',
+    context: int = 2048,
+    max_tokens: int = 120,
+    restart: str = "",
+    each: str = "",
 ) -> str:
     """The text of a jar's config: nobody sees anybody, deaths have no pause. `each`: more lines for every persona."""
     head = HEAD.format(model=model, context=context, max_tokens=max_tokens, restart=restart)
@@ -57,7 +64,9 @@ def small_model() -> Path:
 
 
 @contextmanager
-def jar_of(text: str, *args: str, view: str = "none", program: Sequence[str] = (sys.executable, "-m", "brainjar"), **more: Any) -> Iterator[Jar]:
+def jar_of(
+    text: str, *args: str, view: str = "none", program: Sequence[str] = (sys.executable, "-m", "brainjar"), **more: Any
+) -> Iterator[Jar]:
     """A jar of its own, ended with all that it started."""
     with tempfile.TemporaryDirectory(prefix="bj") as place:
         root = Path(place)
@@ -178,6 +187,36 @@ def mapped_bytes(pid: int, file: Path) -> int:
     return total
 
 
-def closing() -> ExitStack[bool | None]:
-    """For contestants and jars: all are closed, in the reverse order, whatever one of them raises."""
-    return ExitStack()
+@contextmanager
+def left_of(jar: Jar, name: str) -> Iterator[Snapshots]:
+    """The context that a persona's newest turn has left to its next life, as its supervisor holds it."""
+    fds: dict[str, int] = {}
+    try:
+        for entry in Path(f"/proc/{jar.pid}/fd").iterdir():
+            try:
+                link = os.readlink(entry)
+            except OSError:  # closed meanwhile
+                continue
+            for which in ("a", "b"):
+                if link.startswith(f"/memfd:brainjar-{which}-{name} "):
+                    fds[which] = os.open(entry, os.O_RDWR)
+        if len(fds) != 2:
+            raise RuntimeError(f"the supervisor holds no snapshots of {name} by the names that are looked for")
+        yield Snapshots((fds["a"], fds["b"]))
+    finally:
+        for fd in fds.values():
+            os.close(fd)
+
+
+def memfd_bytes(pid: int) -> int:
+    """Memory of the memfds that a process holds, mapped by anybody or not."""
+    total, seen = 0, set()
+    for entry in Path(f"/proc/{pid}/fd").iterdir():
+        try:
+            if os.readlink(entry).startswith("/memfd:"):
+                stat = os.stat(entry)
+                total += 0 if stat.st_ino in seen else stat.st_blocks * 512
+                seen.add(stat.st_ino)
+        except OSError:
+            continue
+    return total

@@ -57,7 +57,9 @@ def cpu_model() -> str:
 def commit() -> str:
     """Of the checkout, with `+` where it has changes; "no checkout" elsewhere."""
     try:
-        found = subprocess.run(["git", "describe", "--always", "--dirty=+", "--abbrev=9"], cwd=ROOT, capture_output=True, text=True, check=True)
+        found = subprocess.run(
+            ["git", "describe", "--always", "--dirty=+", "--abbrev=9"], cwd=ROOT, capture_output=True, text=True, check=True
+        )
     except (OSError, subprocess.CalledProcessError):
         return "no checkout"
     return found.stdout.strip()

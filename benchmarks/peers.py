@@ -8,6 +8,7 @@ nothing else.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -22,6 +23,7 @@ from typing import Final
 import msgspec
 
 from benchmarks.machine import ROOT
+from tests.system.harness import alive, until
 
 HOME: Final = ROOT / ".bench"
 PYPI: Final = {"circus": "0.19.0", "supervisor": "4.3.0"}
@@ -160,15 +162,19 @@ class Contestant:
         return (max(at for at, _ in self.until_births(before + self.count, patience)[before:]) - start) / 1e6
 
     def close(self) -> None:
-        """Stop it, and end what it leaves; only what it started itself is touched."""
+        """Stop it and wait for all that it started; end what it leaves."""
+        family = descendants(self.process.pid)
         self.process.send_signal(self._stop)
         try:
             self.process.wait(10)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
-        for pid in self.children():  # an orphan is one of ours for sure: the kernel says what it runs
-            os.kill(pid, signal.SIGKILL)
+        with contextlib.suppress(AssertionError):
+            until(lambda: not any(map(alive, family)), 10)  # runsvdir leaves before its runsvs, which still write
+        for pid in {*filter(alive, family), *self.children()}:  # a child that was born meanwhile is known by its stamp
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
 
 def stamps_of(place: Path) -> Path:
@@ -182,6 +188,14 @@ def read_stamps(file: Path) -> list[tuple[int, int]]:
     except FileNotFoundError:
         return []
     return [(int(at), int(pid)) for at, pid in (line.split() for line in text.splitlines(keepends=True) if line.endswith("\n"))]
+
+
+def descendants(pid: int) -> list[int]:
+    found: list[int] = []
+    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+        for child in map(int, task.read_text().split()):
+            found += [child, *descendants(child)]
+    return found
 
 
 def is_stamp(pid: int) -> bool:
@@ -251,5 +265,3 @@ def _script(file: Path, text: str) -> None:
     file.parent.mkdir(parents=True)
     file.write_text(f"#!/bin/sh\n{text}")
     file.chmod(0o755)
-
-

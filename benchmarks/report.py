@@ -92,7 +92,7 @@ def asked_in_words(asked: Asked | None, unit: str) -> str:
     if asked.at_least is not None:
         words.append(f"≥ {with_unit(asked.at_least, unit)}")
     if asked.ahead is not None:
-        words.append(f"≥ {number(asked.ahead)}× ahead")
+        words.append(f"≥ {number(asked.ahead)}×")
     if asked.lower is not None:
         words.append(f"lower bound ≥ {number(asked.lower)}×")
     return "; ".join(words)
@@ -157,7 +157,12 @@ def page(measured: Sequence[Measurement], parts: Sequence[str]) -> str:
     for part in measured:
         for picture in part.found.pictures:
             lines += [f"![{picture.title}](results/{picture.name}.svg)", ""]
-    lines += ["## Where it was measured", "", "| part | when (UTC) | took | load, before → after | brainjar | |", "|---|---|---|---|---|---|"]
+    lines += [
+        "## Where it was measured",
+        "",
+        "| part | when (UTC) | took | load, before → after | brainjar | |",
+        "|---|---|---|---|---|---|",
+    ]
     for part in measured:
         note = f"a later run failed: {part.failure}" if part.failure else ""
         version = part.machine.versions.get("brainjar", "")

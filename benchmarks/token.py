@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks import lab
+from benchmarks import lab, thinking
 from benchmarks.figures import Asked, Bar, Figure, Found, Picture, figure, spread
 from benchmarks.parts import Options
 from benchmarks.programs.cold import NOTE, TEXT
@@ -121,7 +121,8 @@ def one_kill(jar: Jar, listener: Listener) -> tuple[float, float, int]:
 def cold(model: Path, tokens: int, *more: str) -> dict[str, Any]:
     cores = len(os.sched_getaffinity(0))
     argv = [sys.executable, "-m", "benchmarks.programs.cold", str(model), str(CONTEXT), str(tokens), str(cores), *more]
-    answer: dict[str, Any] = json.loads(subprocess.run(argv, capture_output=True, text=True, check=True).stdout)
+    env = thinking.environment()  # libgomp's own spinning would make a peer slower still where others compute too
+    answer: dict[str, Any] = json.loads(subprocess.run(argv, capture_output=True, text=True, check=True, env=env).stdout)
     return answer
 
 
@@ -138,7 +139,12 @@ def found(runs: dict[int, Runs], kills: int) -> Found:
     what = f"kill → first new token, {JUDGED:,} tokens of memory"
     figures.append(
         figure(
-            what, "ms", judged.jar, asked=Asked(at_most=ASKED_MS, ahead=AHEAD_OF_READING), peer="cold process, reads again", against=judged.reading
+            what,
+            "ms",
+            judged.jar,
+            asked=Asked(at_most=ASKED_MS, ahead=AHEAD_OF_READING),
+            peer="cold process, reads again",
+            against=judged.reading,
         )
     )
     figures.append(
@@ -154,7 +160,9 @@ def found(runs: dict[int, Runs], kills: int) -> Found:
     figures.append(growth(runs))
     for past, one in runs.items():
         if past != JUDGED:
-            figures.append(figure(f"kill → first new token, {past:,} tokens", "ms", one.jar, peer="cold process, reads again", against=one.reading))
+            figures.append(
+                figure(f"kill → first new token, {past:,} tokens", "ms", one.jar, peer="cold process, reads again", against=one.reading)
+            )
         figures.append(figure(f"kill → READY, {past:,} tokens", "ms", one.ready))
     rows = [
         f"| {past:,} | {min(one.past):,} – {max(one.past):,} | {one.state_bytes / lab.MIB:.1f} | {statistics.median(one.jar):.0f} |"
@@ -176,7 +184,9 @@ def found(runs: dict[int, Runs], kills: int) -> Found:
         figures=tuple(figures),
         tables=("\n".join([*head, *rows]),),
         pictures=(
-            Picture(name="token", title=f"kill → first new token, {JUDGED:,} tokens of memory, ms (median, log scale)", unit="ms", bars=bars),
+            Picture(
+                name="token", title=f"kill → first new token, {JUDGED:,} tokens of memory, ms (median, log scale)", unit="ms", bars=bars
+            ),
         ),
     )
 

@@ -38,7 +38,7 @@ def main() -> None:
     engine.set_sampling(Sampling(), 1)
     began = time.monotonic()
     words = engine.tokenize(TEXT * (1 + args.tokens // 10))
-    state = b""
+    state = bytearray()
     if args.restore is not None:
         state = bytearray(args.restore.read_bytes())
         assert engine.load_state(memoryview(state), args.tokens), f"{args.restore} is not taken"
