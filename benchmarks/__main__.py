@@ -2,9 +2,9 @@
 
     python -m benchmarks [--only PART,PART] [--quick] [--model GGUF] [--list] [--render]
 
-What is found is kept as `benchmarks/results/PART.json`; a part that runs again replaces its own rows. A part that fails is said
-and does not stop the others. `--quick` runs a few rounds of each and keeps what it finds in `.bench/quick`. `--render` measures
-nothing: it writes the pages anew from what is kept. Exit status: 0 done, 1 a part failed, 2 usage.
+What is found is kept as `benchmarks/results/PART.json`; a part that runs again replaces its own rows. A part that fails is
+said and does not stop the others. `--quick` runs a few rounds of each and keeps what it finds in `.bench/quick`. `--render`
+measures nothing: it writes the pages anew from what is kept. Exit status: 0 done, 1 a part failed, 2 usage.
 """
 
 from __future__ import annotations

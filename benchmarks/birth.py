@@ -1,10 +1,10 @@
-"""Kill a child; how long until its successor's first instruction has run? brainjar's own birth path, other supervisors, and the floor.
+"""Kill a child; how long until its successor's first instruction has run? brainjar's own birth path beside other supervisors'.
 
-All of them live side by side and are killed in turns, once a round, at a random moment. The peers' child is a small C program that
-does nothing; theirs is the first instruction of its `main`. brainjar's is the real worker with SmolLM2: what is taken is the moment
-at which its limits and all its walls stand (`Ready.walled_ns`), a later one than the peers', as theirs put up none; its first instruction
-(`Ready.born_ns`) is told beside it. Two states: idle, as the peers' children are (the persona is paused), and in the middle of a thought, when
-the kernel has a computed context to take apart.
+All of them live side by side and are killed in turns, once a round, at a random moment. The peers' child is a small C
+program that does nothing; theirs is the first instruction of its `main`. brainjar's is the real worker with SmolLM2: what is
+taken is the moment at which its limits and all its walls stand (`Ready.walled_ns`), a later one than the peers', as theirs
+put up none; its first instruction (`Ready.born_ns`) is told beside it. Two states: idle, as the peers' children are (the
+persona is paused), and in the middle of a thought, when the kernel has a computed context to take apart.
 """
 
 from __future__ import annotations
@@ -155,8 +155,8 @@ def _found(took: dict[str, list[float]], ways: Sequence[str], others: Sequence[s
         bars=tuple(sorted(bars, key=lambda bar: bar.value)),
     )
     return Found(
-        conditions=f"{rounds} rounds, each contestant killed once a round at a random moment, its child 2 s old or more; brainjar's worker holds"
-        " SmolLM2-135M and stands behind all its walls, the others' child is a C program of 700 KiB that waits.",
+        conditions=f"{rounds} rounds, each contestant killed once a round at a random moment, its child 2 s old or more;"
+        " brainjar's worker holds SmolLM2-135M and stands behind all its walls, the others' child is a C program of 700 KiB that waits.",
         figures=tuple(figures),
         pictures=(picture,),
     )

@@ -1,9 +1,9 @@
 """Kill a worker; how long until its DEATH has come to a subscriber, and are any of 10,000 deaths lost?
 
-Eight workers without a model (`programs/light.py`) behind their real walls; one at a time is killed, and the next when it is READY again. A
-death is lost when its DEATH has not come before its worker's next READY, or is not in the ledger at the end, or when the numbers of the
-events show a gap. In turns with it circus, whose `reap` events are what its own plugins hear (no event within two of its polls and 2 s: lost), and
-the floor: a pidfd and a PUB socket, nothing recorded.
+Eight workers without a model (`programs/light.py`) behind their real walls; one at a time is killed, and the next when it is
+READY again. A death is lost when its DEATH has not come before its worker's next READY, or is not in the ledger at the end,
+or when the numbers of the events show a gap. In turns with it circus, whose `reap` events are what its own plugins hear (no
+event within two of its polls and 2 s: lost), and the floor: a pidfd and a PUB socket, nothing recorded.
 """
 
 from __future__ import annotations
@@ -82,7 +82,9 @@ class Deaths:
 class Heard:
     """The deaths that another supervisor publishes."""
 
-    def __init__(self, contestant: peers.Contestant, place: Path, topic: bytes, pid_of: Callable[[list[bytes]], int], patience: float) -> None:
+    def __init__(
+        self, contestant: peers.Contestant, place: Path, topic: bytes, pid_of: Callable[[list[bytes]], int], patience: float
+    ) -> None:
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._socket = self._context.socket(zmq.SUB)
         self._socket.setsockopt(zmq.SUBSCRIBE, topic)
@@ -154,7 +156,9 @@ def light_jar(stack: ExitStack, names: tuple[str, ...], prompt: str, *args: str)
     return jar, listener
 
 
-def _heard(stack: ExitStack, options: Options, start: peers.Start, topic: bytes, pid_of: Callable[[list[bytes]], int], patience: float) -> Heard:
+def _heard(
+    stack: ExitStack, options: Options, start: peers.Start, topic: bytes, pid_of: Callable[[list[bytes]], int], patience: float
+) -> Heard:
     place = stack.enter_context(lab.place())
     contestant = start(options.peers, place, CHILDREN)
     stack.callback(contestant.close)
@@ -174,9 +178,20 @@ def _found(own: Deaths, floor: Heard, circuses: list[Heard], unrecorded: int, ga
     asked = Asked(at_most=MEDIAN_MS)
     figures: list[Figure] = [figure("kill → DEATH on the bus", "ms", own.ms, asked=asked, peer=floor.name, against=floor.ms, paired=False)]
     for one in circuses:
-        figures.append(figure("kill → DEATH on the bus", "ms", own.ms, asked=asked, peer=one.name, against=one.ms or "it told of none", paired=False))
+        figures.append(
+            figure("kill → DEATH on the bus", "ms", own.ms, asked=asked, peer=one.name, against=one.ms or "it told of none", paired=False)
+        )
     figures.append(
-        figure("kill → DEATH on the bus, p99", "ms", own.ms, of="p99", asked=Asked(at_most=P99_MS), peer=floor.name, against=floor.ms, paired=False)
+        figure(
+            "kill → DEATH on the bus, p99",
+            "ms",
+            own.ms,
+            of="p99",
+            asked=Asked(at_most=P99_MS),
+            peer=floor.name,
+            against=floor.ms,
+            paired=False,
+        )
     )
     figures.append(figure("kill → the kernel has ended it", "ms", own.kernel))
     lost = Figure(
@@ -188,8 +203,8 @@ def _found(own: Deaths, floor: Heard, circuses: list[Heard], unrecorded: int, ga
         peer="; ".join(f"{one.name}: {one.lost} of {len(one.ms) + one.lost}" for one in (floor, *circuses)),
     )
     return Found(
-        conditions=f"{total:,} kills, one at a time, of {len(NAMES)} workers without a model behind their real walls; circus and the floor with"
-        f" {CHILDREN} children each, in turns.",
+        conditions=f"{total:,} kills, one at a time, of {len(NAMES)} workers without a model behind their real walls;"
+        f" circus and the floor with {CHILDREN} children each, in turns.",
         figures=(*figures, lost),
         notes=(() if "circus" not in options.peers.absent else (f"circus not had: {options.peers.absent['circus']}",)),
     )

@@ -1,9 +1,9 @@
-"""What the supervisor costs while its workers live: 8 of them, no view, `watchdog.interval` 5 s. CPU of one core, and resident memory.
+"""What the supervisor costs while 8 workers live: no view, `watchdog.interval` 5 s. CPU of one core, and resident memory.
 
-The workers hold no model (`programs/light.py`) but live the real life: idle, all paused; then one after the other thinking, 100 tokens a second
-in all, heard by nobody; then the same with one subscriber to everything. CPU is what the kernel's scheduler counted for all threads of the
-supervisor's process; what the process costs that senses for its watchdog is told apart. circus and supervisord keep 8 children in the
-same span of time; they have nothing that corresponds to tokens.
+The workers hold no model (`programs/light.py`) but live the real life: idle, all paused; then one after the other thinking,
+100 tokens a second in all, heard by nobody; then the same with one subscriber to everything. CPU is what the kernel's
+scheduler counted for all threads of the supervisor's process; what the process costs that senses for its watchdog is told
+apart. circus and supervisord keep 8 children in the same span of time; they have nothing that corresponds to tokens.
 """
 
 from __future__ import annotations
@@ -82,8 +82,8 @@ def run(options: Options) -> Found:
     figures += _beside("supervisor, 8 workers: resident memory", "MiB", most, rss, others, RSS_MIB)
     figures.append(Figure(what="resident memory of the process that senses", unit="MiB", value=rss["senses"], of="mean"))
     return Found(
-        conditions=f"Spans of {seconds:g} s; 8 workers without a model, one lease, no view, `watchdog.interval` 5 s; circus and supervisord with 8"
-        " children each in the same span.",
+        conditions=f"Spans of {seconds:g} s; 8 workers without a model, one lease, no view, `watchdog.interval` 5 s;"
+        " circus and supervisord with 8 children each in the same span.",
         figures=tuple(figures),
         notes=tuple(f"{name} not had: {why}" for name, why in options.peers.absent.items()),
     )
@@ -122,6 +122,14 @@ def _beside(what: str, unit: str, own: float, all_of: dict[str, float], others: 
     if not others:
         return [Figure(what=what, unit=unit, value=own, of="mean", asked=Asked(at_most=asked))]
     return [
-        Figure(what=what, unit=unit, value=own, of="mean", asked=Asked(at_most=asked), peer=f"{one.name}, 8 children", peer_value=all_of[one.name])
+        Figure(
+            what=what,
+            unit=unit,
+            value=own,
+            of="mean",
+            asked=Asked(at_most=asked),
+            peer=f"{one.name}, 8 children",
+            peer_value=all_of[one.name],
+        )
         for one in others
     ]

@@ -1,8 +1,9 @@
 """100 workers killed at one instant: how long until the last one is back? And 1,000 that start, die and return: is one lost?
 
-Workers without a model (`programs/light.py`), the real birth behind the real walls. Back is a peer's child when its first instruction ran;
-brainjar's worker when all its walls stand (`Ready.walled_ns`); when the last is READY is told beside it. In turns, each with its 100 children at
-rest. The thousand are killed once: none is lost when every one of them has a DEATH on the bus and in the ledger and is READY in its second life.
+Workers without a model (`programs/light.py`), the real birth behind the real walls. Back is a peer's child when its first
+instruction ran; brainjar's worker when all its walls stand (`Ready.walled_ns`); when the last is READY is told beside it. In
+turns, each with its 100 children at rest. The thousand are killed once: none is lost when every one of them has a DEATH on
+the bus and in the ledger and is READY in its second life.
 """
 
 from __future__ import annotations
@@ -53,9 +54,12 @@ def run(options: Options) -> Found:
     ]
     bars = [Bar(label="brainjar", value=spread(took["walled"]).median, own=True)]
     bars += sorted((Bar(label=other.name, value=spread(took[other.name]).median) for other in others), key=lambda bar: bar.value)
-    picture = Picture(name="crowd", title=f"{CROWD} killed at one instant → the last one back, ms (median, log scale)", unit="ms", bars=tuple(bars))
+    picture = Picture(
+        name="crowd", title=f"{CROWD} killed at one instant → the last one back, ms (median, log scale)", unit="ms", bars=tuple(bars)
+    )
     return Found(
-        conditions=f"{rounds} storms in turns, {CROWD} workers without a model behind their real walls; the others' children are C programs that wait.",
+        conditions=f"{rounds} storms in turns, {CROWD} workers without a model behind their real walls;"
+        " the others' children are C programs that wait.",
         figures=tuple(figures),
         notes=tuple(f"{name} not had: {why}" for name, why in options.peers.absent.items()),
         pictures=(picture,),
@@ -115,5 +119,6 @@ def _thousand(options: Options) -> Figure:
         recorded = ledger.read_deaths(jar.state_dir / "ledger.db")
         back = sum(p["life"] == 2 and p["state"] == "ready" for p in jar.status()["personas"])
     lost = max(THOUSAND - len({death.persona for death in recorded}), THOUSAND - back)
-    words = f"all READY after {started:.1f} s; killed, the last DEATH after {took['deaths'] / 1e3:.1f} s, the last READY after {took['ready'] / 1e3:.1f} s"
+    last_death, last_ready = took["deaths"] / 1e3, took["ready"] / 1e3
+    words = f"all READY after {started:.1f} s; killed, the last DEATH after {last_death:.1f} s, the last READY after {last_ready:.1f} s"
     return Figure(what=f"{what} ({words})", unit="", value=lost, of="count", asked=asked)

@@ -1,4 +1,4 @@
-"""What a benchmark finds: figures, each with what was asked of it and its peer's in the same run. Pure; knows no clock and no process."""
+"""What a benchmark finds: figures, each with what was asked of it and its peer's in the same run. Pure."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """Other supervisors, to be measured in the same run: got once into `.bench`, installed nowhere else.
 
-circus and supervisor come from PyPI into a virtual environment of their own, s6 and runit from Debian's packages, unpacked. Each
-of them keeps `count` copies of one small C program (`programs/stamp.c`), which writes when its first instruction ran. A peer that
-cannot be had is named with the reason. The floor is `programs/floor.py`: what Python can do with a pidfd and posix_spawn, and
-nothing else.
+circus and supervisor come from PyPI into a virtual environment of their own, s6 and runit from Debian's packages, unpacked.
+Each of them keeps `count` copies of one small C program (`programs/stamp.c`), which writes when its first instruction ran. A
+peer that cannot be had is named with the reason. The floor is `programs/floor.py`: what Python can do with a pidfd and
+posix_spawn, and nothing else.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What was measured, kept as one JSON file for each part, and the pages made of it: `RESULTS.md`, `results/PART.md`, the pictures.
+"""What was measured, kept as a JSON file for each part, and the pages made of it: RESULTS.md, results/PART.md, the pictures.
 
 A part that is measured again replaces its own file, so its own rows, and nothing else.
 """
@@ -146,8 +146,8 @@ def page(measured: Sequence[Measurement], parts: Sequence[str]) -> str:
         "",
         "Written by `make bench`; what each figure means and what makes a comparison fair: [README](README.md).",
         "",
-        f"{yes} of {len(asked)} figures that were asked for are reached. Medians (min – max); *ahead*: how many times, pair by pair, median",
-        "(lower 95 % bound by bootstrap). A peer's figure is from the same run, measured in turns.",
+        f"{yes} of {len(asked)} figures that were asked for are reached. Medians (min – max); *ahead*: how many times, pair by pair,",
+        "median (lower 95 % bound by bootstrap). A peer's figure is from the same run, measured in turns.",
         "",
         _HEAD,
         _RULE,
@@ -166,9 +166,8 @@ def page(measured: Sequence[Measurement], parts: Sequence[str]) -> str:
     for part in measured:
         note = f"a later run failed: {part.failure}" if part.failure else ""
         version = part.machine.versions.get("brainjar", "")
-        lines.append(
-            f"| [{part.part}](results/{part.part}.md) | {part.at} | {part.seconds:.0f} s | {part.load[0]} → {part.load[1]} | {version} | {note} |"
-        )
+        where, load = f"[{part.part}](results/{part.part}.md)", f"{part.load[0]} → {part.load[1]}"
+        lines.append(f"| {where} | {part.at} | {part.seconds:.0f} s | {load} | {version} | {note} |")
     missing = [name for name in parts if name not in {part.part for part in measured}]
     if missing:
         lines += ["", f"Not measured yet: {', '.join(missing)}."]

@@ -1,4 +1,4 @@
-"""Kill a thinking worker; how long until its DEATH is on the bus, until its next life is READY, until it thinks its first new token?
+"""Kill a thinking worker; how long until its DEATH is on the bus, its next life is READY, its first new token is thought?
 
 Beside it, in the same run and in turns: a cold start of the same worker, a new process that imports, loads the model, reads
 the same past and thinks one token. Its past is what it has thought by then, some 400 tokens.

@@ -1,8 +1,8 @@
 """Tokens per second of the shipped matrix, against three personas that each compute on all cores at once, as the seed had it.
 
 In turns, in one run: the jar as shipped (one inference lease, all cores for who holds it), stopped in its tracks while the
-three others run: processes with the same model, each with as many threads as there are cores, none knowing of the others, that
-read between their thoughts as much as the matrix's personas hear. Counted are tokens generated, on both sides.
+three others run: processes with the same model, each with as many threads as there are cores, none knowing of the others,
+that read between their thoughts as much as the matrix's personas hear. Counted are tokens generated, on both sides.
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
 """Tokens per second of a jar of three personas, held against every other arrangement of the same model and cores.
 
-In turns, a window each a round: the jar (one inference lease, all cores for who has it), stopped in its tracks while the others run; one
-process on all cores; as many processes as cores with one thread each; one context that batches a token of three sequences. All think in
-thoughts of 120 tokens, behind as long a past as the jar's personas have just then (attention costs more, the longer it is), and read before
-each thought as many tokens as those do. The jar speaks, commits each thought to a database and leaves its context to the next life meanwhile; the
-others only think. Judged against the one with the highest median of the run.
+In turns, a window each a round: the jar (one inference lease, all cores for who has it), stopped in its tracks while the
+others run; one process on all cores; as many processes as cores with one thread each; one context that batches a token of
+three sequences. All think in thoughts of 120 tokens, behind as long a past as the jar's personas have just then (attention
+costs more, the longer it is), and read before each thought as many tokens as those do. The jar speaks, commits each thought
+to a database and leaves its context to the next life meanwhile; the others only think. Judged against the one with the
+highest median of the run.
 """
 
 from __future__ import annotations
@@ -74,7 +75,8 @@ def run(options: Options) -> Found:
     bars += [Bar(label=name, value=spread(rates[name]).median) for name in ordered]
     picture = Picture(name="throughput", title="tokens/s on the same cores (median)", unit="", bars=tuple(bars), logarithmic=False)
     return Found(
-        conditions=f"{rounds} rounds of {window:g} s each, in turns, SmolLM2-135M Q4_1, {cores} cores, {min(pasts):,} to {max(pasts):,} tokens of past.",
+        conditions=f"{rounds} rounds of {window:g} s each, in turns, SmolLM2-135M Q4_1, {cores} cores,"
+        f" {min(pasts):,} to {max(pasts):,} tokens of past.",
         figures=tuple(figures),
         pictures=(picture,),
     )

@@ -1,9 +1,9 @@
 """Kill a thinking worker; how long until its next life thinks its first new token, and does that grow with its past?
 
-Beside it, after each kill and with the whole jar in its tracks, so that the cores are as free as they were for it: a cold process that
-imports, loads the model and reads the same past, and one that restores a state saved in a file instead. All three also read the 22 tokens
-that tell of the death. The past is written into the mind before the jar starts; the first life reads it, and from then on it is what a
-resurrection takes over.
+Beside it, after each kill and with the whole jar in its tracks, so that the cores are as free as they were for it: a cold
+process that imports, loads the model and reads the same past, and one that restores a state saved in a file instead. All
+three also read the 22 tokens that tell of the death. The past is written into the mind before the jar starts; the first life
+reads it, and from then on it is what a resurrection takes over.
 """
 
 from __future__ import annotations
@@ -170,7 +170,8 @@ def found(runs: dict[int, Runs], kills: int) -> Found:
         for past, one in runs.items()
     ]
     head = [
-        "| past, tokens | taken over by the jar | its state, MiB | the jar, ms | cold, restored, ms | of that, state and note | cold, read, ms |",
+        "| past, tokens | taken over by the jar | its state, MiB | the jar, ms | cold, restored, ms | of that, state and note |"
+        " cold, read, ms |",
         "|---|---|---|---|---|---|---|",
     ]
     bars = (
@@ -179,8 +180,8 @@ def found(runs: dict[int, Runs], kills: int) -> Found:
         Bar(label="cold process, reads again", value=spread(judged.reading).median),
     )
     return Found(
-        conditions=f"{kills} kills of a thinking worker for each length of its past, SmolLM2-135M Q4_1, context {CONTEXT}, `pause = 0`; both cold"
-        " processes after each kill, all cores theirs.",
+        conditions=f"{kills} kills of a thinking worker for each length of its past, SmolLM2-135M Q4_1, context {CONTEXT}, `pause = 0`;"
+        " both cold processes after each kill, all cores theirs.",
         figures=tuple(figures),
         tables=("\n".join([*head, *rows]),),
         pictures=(

@@ -1,11 +1,11 @@
 """What does it cost to watch, and how soon does a victim go? With earlyoom on the same hog in the same run.
 
-Cost: a jar of N personas that think in turns, its sampling measured by CPU time: the process that senses, and of the supervisor
-the functions that ask, take in and judge (wrapped here, in the benchmark's own supervisor). Percent of one core.
+Cost: a jar of N personas that think in turns, its sampling measured by CPU time: the process that senses, and of the
+supervisor the functions that ask, take in and judge (wrapped here, in the benchmark's own supervisor). Percent of one core.
 
 Time: a worker takes 200 MiB a second. From the moment at which this host's memory is past the mark, as seen by a reader that
-looks every millisecond, to the worker's exit: by brainjar, and by earlyoom with the same threshold while brainjar's watchdog only
-says what it would do. Everything runs in a PID namespace of its own, so that earlyoom sees and kills nobody else.
+looks every millisecond, to the worker's exit: by brainjar, and by earlyoom with the same threshold while brainjar's watchdog
+only says what it would do. Everything runs in a PID namespace of its own, so that earlyoom sees and kills nobody else.
 """
 
 from __future__ import annotations
@@ -269,9 +269,8 @@ def run(options: Options) -> Found:
         got = cost(count, seconds)
         both = got["senses"] + got["watching"]
         figures.append(Figure(what=f"CPU of watching {count} workers, % of one core", unit="%", value=both, of="mean"))
-        lines.append(
-            f"| {count} workers | {got['senses']:.2f} | {got['watching']:.2f} | **{both:.2f}** | {got['supervisor']:.2f} | {got['rss_mib']:.1f} |"
-        )
+        cells = f"{got['senses']:.2f} | {got['watching']:.2f} | **{both:.2f}** | {got['supervisor']:.2f} | {got['rss_mib']:.1f}"
+        lines.append(f"| {count} workers | {cells} |")
     if os.geteuid() or shutil.which("unshare") is None:
         why = "a PID namespace needs root and unshare"
         figures.append(Figure(what="mark passed → victim gone", unit="ms", value=None, why=why))
@@ -281,8 +280,8 @@ def run(options: Options) -> Found:
         figures += times_found
         tables = ["\n".join(lines), table]
     return Found(
-        conditions=f"SmolLM2-135M Q4_1, one persona thinking at a time, `watchdog.interval` 5 s; cost over {seconds:g} s; then {rounds} rounds in"
-        " turns with a worker that takes 200 MiB a second.",
+        conditions=f"SmolLM2-135M Q4_1, one persona thinking at a time, `watchdog.interval` 5 s; cost over {seconds:g} s;"
+        f" then {rounds} rounds in turns with a worker that takes 200 MiB a second.",
         figures=tuple(figures),
         tables=tuple(tables),
     )

@@ -2,7 +2,8 @@
 
 python -m benchmarks.programs.batched MODEL N_CTX THREADS SEQUENCES
 
-N_CTX is each sequence's own. The cache is split, not unified: without a common prefix that is the faster way (llama.cpp's own advice).
+N_CTX is each sequence's own. The cache is split, not unified: without a common prefix that is the faster way (llama.cpp's
+own advice).
 """
 
 from __future__ import annotations

@@ -2,9 +2,9 @@
 
 python -m benchmarks.programs.cold MODEL N_CTX N_TOKENS THREADS [--save FILE | --restore FILE]
 
-Without a FILE the past is read. `--restore` takes it from a file that `--save` has written, and reads the 22 tokens that a resurrected
-worker is told on top of it. `at`: CLOCK_MONOTONIC at the token, s; `own_ms`: what came after model and context were there;
-`state_bytes`: of the state, where one was saved or restored.
+Without a FILE the past is read. `--restore` takes it from a file that `--save` has written, and reads the 22 tokens that a
+resurrected worker is told on top of it. `at`: CLOCK_MONOTONIC at the token, s; `own_ms`: what came after model and context
+were there; `state_bytes`: of the state, where one was saved or restored.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""The least that a supervisor in Python can be: pidfd, epoll, posix_spawn, and a word over ZeroMQ; no limits, no ledger, no walls.
+"""The least that a supervisor in Python can be: pidfd, epoll, posix_spawn, a word over ZeroMQ. No limits, ledger, walls.
 
-python floor.py COUNT ENDPOINT PROGRAM ARGUMENT…   keeps COUNT copies of PROGRAM alive until SIGTERM
+python floor.py COUNT ENDPOINT PROGRAM ARGUMENT… keeps COUNT copies of PROGRAM alive until SIGTERM
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
-"""A zygote that holds no model, and the workers that it forks: for what a supervisor does with 8, 100 or 1,000 of them, where a model would
-be all that is seen.
+"""A zygote that holds no model, and the workers that it forks: for what a supervisor does with 8 to 1,000 of them.
 
-The birth is the real one: fork, session, gate, limits, walls, sockets. A persona whose prompt is `QUIET` is READY at once and then only
-listens; one whose prompt is `THINK n` lives the real life (mind, lease, words, thoughts) over an engine that makes n tokens a second of nothing.
-`light` is the brainjar that runs it.
+The birth is the real one: fork, session, gate, limits, walls, sockets. A persona whose prompt is `QUIET` is READY at once
+and then only listens; one whose prompt is `THINK n` lives the real life (mind, lease, words, thoughts) over an engine that
+makes n tokens a second of nothing. `light` is the brainjar that runs it.
 """
 
 from __future__ import annotations

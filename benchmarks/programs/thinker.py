@@ -2,9 +2,9 @@
 
 python -m benchmarks.programs.thinker MODEL N_CTX THREADS [--as llama-cpp-python|repack|no-repack]
 
-Says `ready`, then takes lines `SECONDS PAST HEARD` from stdin: think for so long, in thoughts of 120 tokens, each begun behind PAST tokens
-with HEARD tokens read first; answers with the tokens that it generated. PAST `-`: let the past grow until the context is full, then begin anew.
-Without `--as` the weights are loaded as brainjar loads them.
+Says `ready`, then takes lines `SECONDS PAST HEARD` from stdin: think for so long, in thoughts of 120 tokens, each begun
+behind PAST tokens with HEARD tokens read first; answers with the tokens that it generated. PAST `-`: let the past grow until
+the context is full, then begin anew. Without `--as` the weights are loaded as brainjar loads them.
 """
 
 from __future__ import annotations
