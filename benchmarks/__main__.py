@@ -86,6 +86,7 @@ def _run(names: tuple[str, ...], home: Path, quick: bool, model: Path | None) ->
             failed.append((name, why))
             _note_failure(home, name, why)
             continue
+        (HOME / f"{name}.log").unlink(missing_ok=True)
         one = report.Measurement(
             part=name,
             title=PARTS[name],

@@ -18,7 +18,7 @@ from contextlib import ExitStack
 from typing import Final
 
 from benchmarks import lab, peers
-from benchmarks.figures import Asked, Bar, Figure, Found, Picture, figure, spread
+from benchmarks.figures import Against, Asked, Bar, Figure, Found, Picture, figure, spread
 from benchmarks.parts import Options
 from tests.system.harness import Jar, Listener
 
@@ -124,15 +124,18 @@ def _contestants(stack: ExitStack, options: Options) -> tuple[list[tuple[peers.C
 
 def _found(took: dict[str, list[float]], ways: Sequence[str], others: Sequence[str], absent: dict[str, str], rounds: int) -> Found:
     figures: list[Figure] = []
-    for way in ways:
-        asked = STANDBY_MS if way == "with a standby" else PLAIN_MS
+    for way, asked in (("with a standby", STANDBY_MS), ("without a standby", PLAIN_MS)):
+        if way not in ways:
+            why = "this brainjar has no key restart.standby"
+            figures.append(Figure(what=f"kill → new process runs, {way}", unit="ms", value=None, why=why, asked=Asked(at_most=asked)))
+            continue
+        against = [
+            Against(name=other, values=took[other], ahead=AHEAD if other.startswith("supervisord") or "default" in other else None)
+            for other in others
+        ]
+        against += [Against(name=name, why=f"not had: {why}") for name, why in absent.items()]
         own = took[f"{way}, idle, walled"]
-        what = f"kill → new process runs, {way}"
-        for other in others:
-            hundred = AHEAD if other.startswith("supervisord") or "default" in other else None
-            figures.append(figure(what, "ms", own, asked=Asked(at_most=asked, ahead=hundred), peer=other, against=took[other]))
-        for name, why in absent.items():
-            figures.append(figure(what, "ms", own, asked=Asked(at_most=asked), peer=name, against=why))
+        figures.append(figure(f"kill → new process runs, {way}", "ms", own, *against, asked=Asked(at_most=asked)))
         for key, words in (("kernel", "the kernel has ended the old one"), ("born", "first instruction"), ("ready", "READY heard")):
             figures.append(figure(f"kill → {words}, {way}", "ms", took[f"{way}, idle, {key}"]))
         for key, words in (
@@ -142,10 +145,6 @@ def _found(took: dict[str, list[float]], ways: Sequence[str], others: Sequence[s
             ("ready", "READY heard"),
         ):
             figures.append(figure(f"kill of a thinking worker → {words}, {way}", "ms", took[f"{way}, thinking, {key}"]))
-    if "with a standby" not in ways:
-        why = "this brainjar has no key restart.standby"
-        asked_standby = Asked(at_most=STANDBY_MS, ahead=AHEAD)
-        figures.insert(0, Figure(what="kill → new process runs, with a standby", unit="ms", value=None, why=why, asked=asked_standby))
     bars = [Bar(label=f"brainjar, {way}", value=spread(took[f"{way}, idle, walled"]).median, own=True) for way in ways]
     bars += [Bar(label=other, value=spread(took[other]).median) for other in others]
     picture = Picture(

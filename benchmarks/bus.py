@@ -22,7 +22,7 @@ from typing import Any, Final
 import zmq
 
 from benchmarks import lab, peers
-from benchmarks.figures import Asked, Figure, Found, figure
+from benchmarks.figures import Against, Asked, Figure, Found, Peer, figure
 from benchmarks.parts import Options
 from brainjar import ledger
 from tests.system.harness import Jar, Listener
@@ -175,36 +175,24 @@ def _circus(stack: ExitStack, options: Options, delay: float) -> Heard:
 
 def _found(own: Deaths, floor: Heard, circuses: list[Heard], unrecorded: int, gaps: int, options: Options) -> Found:
     total = len(own.ms) + own.unheard
-    asked = Asked(at_most=MEDIAN_MS)
-    figures: list[Figure] = [figure("kill → DEATH on the bus", "ms", own.ms, asked=asked, peer=floor.name, against=floor.ms, paired=False)]
-    for one in circuses:
-        figures.append(
-            figure("kill → DEATH on the bus", "ms", own.ms, asked=asked, peer=one.name, against=one.ms or "it told of none", paired=False)
-        )
-    figures.append(
-        figure(
-            "kill → DEATH on the bus, p99",
-            "ms",
-            own.ms,
-            of="p99",
-            asked=Asked(at_most=P99_MS),
-            peer=floor.name,
-            against=floor.ms,
-            paired=False,
-        )
-    )
-    figures.append(figure("kill → the kernel has ended it", "ms", own.kernel))
+    against = [Against(name=one.name, values=one.ms, paired=False, why="it told of none") for one in (floor, *circuses)]
+    if "circus" in options.peers.absent:
+        against.append(Against(name="circus", why=f"not had: {options.peers.absent['circus']}"))
+    figures: list[Figure] = [
+        figure("kill → DEATH on the bus", "ms", own.ms, *against, asked=Asked(at_most=MEDIAN_MS)),
+        figure("kill → DEATH on the bus, p99", "ms", own.ms, *against, of="p99", asked=Asked(at_most=P99_MS)),
+        figure("kill → the kernel has ended it", "ms", own.kernel),
+    ]
     lost = Figure(
         what=f"lost of {total:,} deaths (unheard, unrecorded, or a gap in the numbers)",
         unit="",
         value=own.unheard + unrecorded + gaps,
         of="count",
         asked=Asked(at_most=0),
-        peer="; ".join(f"{one.name}: {one.lost} of {len(one.ms) + one.lost}" for one in (floor, *circuses)),
+        peers=tuple(Peer(name=f"{one.name}, of {len(one.ms) + one.lost}", value=one.lost) for one in (floor, *circuses)),
     )
     return Found(
         conditions=f"{total:,} kills, one at a time, of {len(NAMES)} workers without a model behind their real walls;"
         f" circus and the floor with {CHILDREN} children each, in turns.",
         figures=(*figures, lost),
-        notes=(() if "circus" not in options.peers.absent else (f"circus not had: {options.peers.absent['circus']}",)),
     )

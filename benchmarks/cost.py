@@ -11,12 +11,13 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Final
 
 from benchmarks import lab, peers
 from benchmarks.bus import light_jar
-from benchmarks.figures import Asked, Figure, Found
+from benchmarks.figures import Asked, Figure, Found, Peer
 from benchmarks.parts import Options
 from tests.system.harness import Jar, until
 
@@ -76,10 +77,10 @@ def run(options: Options) -> Found:
         (f"supervisor, 8 workers: {rate:.0f} tokens/s, no subscriber", alone, ALONE),
         (f"supervisor, 8 workers: {rate_heard:.0f} tokens/s, one subscriber", heard, HEARD),
     ):
-        figures += _beside(what, "% CPU", got["supervisor"], got, others if got is idle else others[:0], asked)
+        figures.append(_beside(what, "% CPU", got["supervisor"], got, others if got is idle else (), asked))
         figures.append(Figure(what=f"{what}: the process that senses", unit="% CPU", value=got["senses"], of="mean"))
     most = max(rss["supervisor"], rss["supervisor at the end"])
-    figures += _beside("supervisor, 8 workers: resident memory", "MiB", most, rss, others, RSS_MIB)
+    figures.append(_beside("supervisor, 8 workers: resident memory", "MiB", most, rss, others, RSS_MIB))
     figures.append(Figure(what="resident memory of the process that senses", unit="MiB", value=rss["senses"], of="mean"))
     return Found(
         conditions=f"Spans of {seconds:g} s; 8 workers without a model, one lease, no view, `watchdog.interval` 5 s;"
@@ -117,19 +118,6 @@ def _during(options: Options, what: str, jar: Jar, pids: dict[str, int], seconds
     return percent, (tokens() - before) / (time.monotonic() - start)
 
 
-def _beside(what: str, unit: str, own: float, all_of: dict[str, float], others: list[peers.Contestant], asked: float) -> list[Figure]:
-    """The figure once for each peer, or alone."""
-    if not others:
-        return [Figure(what=what, unit=unit, value=own, of="mean", asked=Asked(at_most=asked))]
-    return [
-        Figure(
-            what=what,
-            unit=unit,
-            value=own,
-            of="mean",
-            asked=Asked(at_most=asked),
-            peer=f"{one.name}, 8 children",
-            peer_value=all_of[one.name],
-        )
-        for one in others
-    ]
+def _beside(what: str, unit: str, own: float, all_of: dict[str, float], others: Sequence[peers.Contestant], asked: float) -> Figure:
+    beside = tuple(Peer(name=f"{one.name}, 8 children", value=all_of[one.name]) for one in others)
+    return Figure(what=what, unit=unit, value=own, of="mean", asked=Asked(at_most=asked), peers=beside)

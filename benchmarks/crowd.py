@@ -16,7 +16,7 @@ from typing import Final
 
 from benchmarks import lab, peers
 from benchmarks.bus import light_jar
-from benchmarks.figures import Asked, Bar, Figure, Found, Picture, figure, spread
+from benchmarks.figures import Against, Asked, Bar, Figure, Found, Picture, figure, spread
 from benchmarks.parts import Options
 from brainjar import ledger, schema
 from tests.system.harness import Jar, Listener
@@ -44,14 +44,14 @@ def run(options: Options) -> Found:
                 time.sleep(REST_S)
                 took.setdefault(other.name, []).append(other.storm_ms(120))
     what = f"{CROWD} workers killed at one instant → the last one back"
-    figures = [
-        figure(what, "ms", took["walled"], asked=Asked(at_most=LAST_BACK_MS), peer=other.name, against=took[other.name]) for other in others
-    ]
-    figures += [
+    against = [Against(name=other.name, values=took[other.name]) for other in others]
+    against += [Against(name=name, why=f"not had: {why}") for name, why in options.peers.absent.items() if name != "s6"]
+    figures = (
+        figure(what, "ms", took["walled"], *against, asked=Asked(at_most=LAST_BACK_MS)),
         figure(f"{CROWD} killed → the last DEATH on the bus", "ms", took["deaths"]),
         figure(f"{CROWD} killed → the last READY", "ms", took["ready"]),
         _thousand(options),
-    ]
+    )
     bars = [Bar(label="brainjar", value=spread(took["walled"]).median, own=True)]
     bars += sorted((Bar(label=other.name, value=spread(took[other.name]).median) for other in others), key=lambda bar: bar.value)
     picture = Picture(
@@ -60,8 +60,7 @@ def run(options: Options) -> Found:
     return Found(
         conditions=f"{rounds} storms in turns, {CROWD} workers without a model behind their real walls;"
         " the others' children are C programs that wait.",
-        figures=tuple(figures),
-        notes=tuple(f"{name} not had: {why}" for name, why in options.peers.absent.items()),
+        figures=figures,
         pictures=(picture,),
     )
 

@@ -73,14 +73,26 @@ def lower_bound(values: Sequence[float], confidence: float = 0.95) -> float:
 
 
 class Asked(msgspec.Struct, frozen=True, kw_only=True):
-    """What the figure is to reach. None: nothing is asked of that."""
+    """What the figure itself is to reach. None: nothing is asked of that."""
 
     at_most: float | None = None
     at_least: float | None = None
+
+
+class Peer(msgspec.Struct, frozen=True, kw_only=True):
+    """Somebody else's figure of the same thing, from the same run."""
+
+    name: str
+    value: float | None = None
+    spread: Spread | None = None
+    ratio: Ratio | None = None
     ahead: float | None = None
-    """Of the peer, the median of the pairs: times."""
+    """What the median of the ratio is to reach; None: nothing is asked."""
     lower: float | None = None
-    """The 95 % bound of the same."""
+    """What its 95 % bound is to reach."""
+    why: str = ""
+    """Why it has no figure."""
+    samples: tuple[float, ...] = ()
 
 
 class Figure(msgspec.Struct, frozen=True, kw_only=True):
@@ -91,16 +103,10 @@ class Figure(msgspec.Struct, frozen=True, kw_only=True):
     of: str = "median"
     """What of the measurements `value` is."""
     spread: Spread | None = None
-    asked: Asked | None = None
-    peer: str = ""
-    peer_value: float | None = None
-    peer_spread: Spread | None = None
-    peer_why: str = ""
-    """Why the peer was not measured."""
-    ratio: Ratio | None = None
+    asked: Asked = Asked()
+    peers: tuple[Peer, ...] = ()
     why: str = ""
     samples: tuple[float, ...] = ()
-    peer_samples: tuple[float, ...] = ()
 
 
 class Bar(msgspec.Struct, frozen=True, kw_only=True):
@@ -132,69 +138,70 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
     pictures: tuple[Picture, ...] = ()
 
 
-Better = Literal["lower", "higher"]
+class Against(msgspec.Struct, frozen=True, kw_only=True):
+    """A peer's single measurements, for `figure`."""
+
+    name: str
+    values: Sequence[float] = ()
+    paired: bool = True
+    """The n-th of these was measured in turns with the n-th of the figure's own."""
+    ahead: float | None = None
+    lower: float | None = None
+    why: str = ""
+    """Why there are none."""
 
 
 def figure(
     what: str,
     unit: str,
     values: Sequence[float],
-    *,
+    *against: Against,
     of: Literal["median", "p99", "max", "min"] = "median",
-    asked: Asked | None = None,
-    peer: str = "",
-    against: Sequence[float] | str = (),
-    paired: bool = True,
-    better: Better = "lower",
+    asked: Asked = Asked(),  # noqa: B008 - frozen
+    better: Literal["lower", "higher"] = "lower",
 ) -> Figure:
-    """From single measurements, and the peer's: a str says why it has none. `paired`: the n-th of both were measured in turns."""
+    """From single measurements, its own and the peers'. Raise ValueError for none of its own, or for pairs that are none."""
     own = spread(values)
-    if isinstance(against, str):
-        return Figure(
-            what=what, unit=unit, value=getattr(own, of), of=of, spread=own, asked=asked, peer=peer, peer_why=against, samples=kept(values)
-        )
-    other = spread(against) if against else None
-    found = None
-    if other is not None and paired:
-        found = ratio(against, values) if better == "lower" else ratio(values, against)
-    elif other is not None:
-        theirs, ours = getattr(other, of), getattr(own, of)
-        times = theirs / ours if better == "lower" else ours / theirs
+    value: float = getattr(own, of)
+    peers = tuple(_peer(values, value, one, of, better) for one in against)
+    return Figure(what=what, unit=unit, value=value, of=of, spread=own, asked=asked, peers=peers, samples=kept(values))
+
+
+def _peer(values: Sequence[float], value: float, one: Against, of: str, better: Literal["lower", "higher"]) -> Peer:
+    if not one.values:
+        return Peer(name=one.name, ahead=one.ahead, lower=one.lower, why=one.why or "nothing was measured")
+    other = spread(one.values)
+    theirs: float = getattr(other, of)
+    if one.paired:
+        found = ratio(one.values, values) if better == "lower" else ratio(values, one.values)
+    else:
+        times = theirs / value if better == "lower" else value / theirs
         found = Ratio(n=1, median=times, lower=times, min=times)
-    return Figure(
-        what=what,
-        unit=unit,
-        value=getattr(own, of),
-        of=of,
-        spread=own,
-        asked=asked,
-        peer=peer,
-        peer_value=None if other is None else getattr(other, of),
-        peer_spread=other,
-        ratio=found,
-        samples=kept(values),
-        peer_samples=kept(against),
-    )
+    return Peer(name=one.name, value=theirs, spread=other, ratio=found, ahead=one.ahead, lower=one.lower, samples=kept(one.values))
 
 
 def kept(values: Sequence[float]) -> tuple[float, ...]:
     return tuple(round(value, 4) for value in values) if len(values) <= KEPT else ()
 
 
+def is_asked(one: Figure) -> bool:
+    return one.asked != Asked() or any(peer.ahead is not None or peer.lower is not None for peer in one.peers)
+
+
 def reached(one: Figure) -> bool | None:
     """Whether all that was asked is reached; None where nothing was asked, or what would tell was not measured."""
-    asked = one.asked
-    if asked is None:
-        return None
     answers: list[bool | None] = []
-    if asked.at_most is not None:
-        answers.append(None if one.value is None else one.value <= asked.at_most)
-    if asked.at_least is not None:
-        answers.append(None if one.value is None else one.value >= asked.at_least)
-    if asked.ahead is not None:
-        answers.append(None if one.ratio is None else one.ratio.median >= asked.ahead)
-    if asked.lower is not None:
-        answers.append(None if one.ratio is None else one.ratio.lower >= asked.lower)
+
+    def ask(found: float | None, at_least: float | None = None, at_most: float | None = None) -> None:
+        if at_least is not None:
+            answers.append(None if found is None else found >= at_least)
+        if at_most is not None:
+            answers.append(None if found is None else found <= at_most)
+
+    ask(one.value, one.asked.at_least, one.asked.at_most)
+    for peer in one.peers:
+        ask(None if peer.ratio is None else peer.ratio.median, peer.ahead)
+        ask(None if peer.ratio is None else peer.ratio.lower, peer.lower)
     if False in answers:
         return False
-    return None if None in answers else True
+    return None if None in answers or not answers else True

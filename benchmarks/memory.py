@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks import lab
-from benchmarks.figures import Asked, Bar, Figure, Found, Picture, figure
+from benchmarks.figures import Against, Asked, Bar, Figure, Found, Peer, Picture, figure
 from benchmarks.parts import Options, Unmeasurable
 from benchmarks.thinking import Thinkers
 from brainjar import fetching, gguf, models
@@ -59,19 +59,21 @@ def run(options: Options) -> Found:
             value=own.times(size),
             of="one look",
             asked=Asked(at_most=TIMES),
-            peer="3 processes",
-            peer_value=peer.times(size),
+            peers=(Peer(name="3 processes", value=peer.times(size)),),
         ),
         Figure(
             what=f"the same with the whole cache of each mind taken off, filled or not ({CONTEXT:,} tokens)",
             unit="×",
             value=own.times(size, whole),
             of="one look",
-            peer="3 processes",
-            peer_value=peer.times(size, whole),
+            peers=(Peer(name="3 processes", value=peer.times(size, whole)),),
         ),
         figure(
-            f"tokens/s as the jar loads the model ({chosen})", "tokens/s", rates[chosen], peer=other, against=rates[other], better="higher"
+            f"tokens/s as the jar loads the model ({chosen})",
+            "tokens/s",
+            rates[chosen],
+            Against(name=other, values=rates[other]),
+            better="higher",
         ),
         newborn("SmolLM2-135M", small_newborn, small_private),
         newborn("the large model", own.newborn, peer_private),
@@ -103,15 +105,8 @@ def run(options: Options) -> Found:
 
 
 def newborn(model: str, own: Sequence[float], of_a_process: Sequence[float]) -> Figure:
-    return figure(
-        f"private memory of a newborn worker, {model}",
-        "MiB",
-        own,
-        asked=Asked(at_most=NEWBORN_MIB),
-        peer="a process with a model of its own",
-        against=of_a_process,
-        paired=False,
-    )
+    peer = Against(name="a process with a model of its own", values=of_a_process, paired=False)
+    return figure(f"private memory of a newborn worker, {model}", "MiB", own, peer, asked=Asked(at_most=NEWBORN_MIB))
 
 
 def large_model(options: Options) -> Path:

@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from benchmarks import pictures
-from benchmarks.figures import Asked, Figure, Found, Ratio, Spread, reached
+from benchmarks.figures import Figure, Found, Peer, Ratio, Spread, is_asked, reached
 from benchmarks.machine import Machine
 
 
@@ -83,18 +83,12 @@ def with_unit(value: float, unit: str) -> str:
     return f"{number(value)}{unit}" if unit in ("×", "") else f"{number(value)} {unit}"
 
 
-def asked_in_words(asked: Asked | None, unit: str) -> str:
-    if asked is None:
-        return ""
+def asked_in_words(one: Figure) -> str:
     words = []
-    if asked.at_most is not None:
-        words.append("none" if asked.at_most == 0 else f"≤ {with_unit(asked.at_most, unit)}")
-    if asked.at_least is not None:
-        words.append(f"≥ {with_unit(asked.at_least, unit)}")
-    if asked.ahead is not None:
-        words.append(f"≥ {number(asked.ahead)}×")
-    if asked.lower is not None:
-        words.append(f"lower bound ≥ {number(asked.lower)}×")
+    if one.asked.at_most is not None:
+        words.append("none" if one.asked.at_most == 0 else f"≤ {with_unit(one.asked.at_most, one.unit)}")
+    if one.asked.at_least is not None:
+        words.append(f"≥ {with_unit(one.asked.at_least, one.unit)}")
     return "; ".join(words)
 
 
@@ -113,8 +107,21 @@ def ratio_in_words(found: Ratio | None) -> str:
     return f"**{number(found.median)}×**" + (f" (≥ {number(found.lower)}×)" if found.n > 1 else "")
 
 
+def ahead_in_words(peer: Peer) -> str:
+    """How far ahead of this peer, and how far was asked."""
+    asked = [f"≥ {number(peer.ahead)}×"] if peer.ahead is not None else []
+    asked += [f"bound ≥ {number(peer.lower)}×"] if peer.lower is not None else []
+    return ratio_in_words(peer.ratio) + (f", asked {', '.join(asked)}" if asked else "")
+
+
+def peer_in_words(peer: Peer, unit: str, of: str) -> str:
+    if peer.value is None:
+        return f"{peer.name}: {peer.why}"
+    return f"{peer.name}: {measured_in_words(peer.value, unit, of, peer.spread)}"
+
+
 def verdict(one: Figure) -> str:
-    if one.asked is None:
+    if not is_asked(one):
         return ""
     return {True: "yes", False: "**no**", None: "not measured"}[reached(one)]
 
@@ -126,20 +133,15 @@ _RULE = "|---|---|---|---|---|---|"
 
 
 def row(one: Figure) -> str:
-    if one.value is None:
-        return f"| {one.what} | {asked_in_words(one.asked, one.unit)} | not measured: {one.why} | {one.peer} | | {verdict(one)} |"
-    peer = one.peer
-    if one.peer_value is not None:
-        peer += f": {measured_in_words(one.peer_value, one.unit, one.of, one.peer_spread)}"
-    elif one.peer_why:
-        peer += f": not had: {one.peer_why}"
-    measured = measured_in_words(one.value, one.unit, one.of, one.spread)
-    return f"| {one.what} | {asked_in_words(one.asked, one.unit)} | {measured} | {peer} | {ratio_in_words(one.ratio)} | {verdict(one)} |"
+    measured = f"not measured: {one.why}" if one.value is None else measured_in_words(one.value, one.unit, one.of, one.spread)
+    peers = "<br>".join(peer_in_words(peer, one.unit, one.of) for peer in one.peers)
+    ahead = "<br>".join(ahead_in_words(peer) for peer in one.peers) if any(peer.ratio for peer in one.peers) else ""
+    return f"| {one.what} | {asked_in_words(one)} | {measured} | {peers} | {ahead} | {verdict(one)} |"
 
 
 def page(measured: Sequence[Measurement], parts: Sequence[str]) -> str:
     """RESULTS.md: what was asked and what was measured, and where each part's own page is."""
-    asked = [one for part in measured for one in part.found.figures if one.asked is not None]
+    asked = [one for part in measured for one in part.found.figures if is_asked(one)]
     yes = sum(reached(one) is True for one in asked)
     lines = [
         "# Results",
@@ -201,7 +203,7 @@ def detail(one: Measurement) -> str:
     lines += [_HEAD, _RULE, *map(row, one.found.figures), ""]
     spreads = [line for figure in one.found.figures for line in _spread_rows(figure)]
     if spreads:
-        lines += ["| | unit | n | min | median | p90 | p99 | max |", "|---|---|---|---|---|---|---|---|", *dict.fromkeys(spreads), ""]
+        lines += ["| | unit | n | min | median | p90 | p99 | max |", "|---|---|---|---|---|---|---|---|", *spreads, ""]
     for table in one.found.tables:
         lines += [table, ""]
     lines += [f"- {note}" for note in one.found.notes]
@@ -210,7 +212,7 @@ def detail(one: Measurement) -> str:
 
 def _spread_rows(figure: Figure) -> list[str]:
     rows = []
-    for what, found in ((figure.what, figure.spread), (figure.peer, figure.peer_spread)):
+    for what, found in ((figure.what, figure.spread), *((f"— {peer.name}", peer.spread) for peer in figure.peers)):
         if found is not None:
             cells = " | ".join(number(v) for v in (found.min, found.median, found.p90, found.p99, found.max))
             rows.append(f"| {what} | {figure.unit} | {found.n} | {cells} |")

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks import lab
-from benchmarks.figures import Found, figure
+from benchmarks.figures import Against, Found, figure
 from benchmarks.parts import Options
 from benchmarks.programs.cold import NOTE
 from benchmarks.token import since_start
@@ -47,7 +47,7 @@ def run(options: Options) -> Found:
             figure("kill → DEATH on the bus", "ms", took["death"]),
             figure("of that, brainjar: noticed, recorded (fsync), published", "ms", own),
             figure("kill → next life READY", "ms", took["ready"]),
-            figure("kill → first new token", "ms", took["token"], peer="cold start of the same worker", against=cold),
+            figure("kill → first new token", "ms", took["token"], Against(name="cold start of the same worker", values=cold)),
         ),
         notes=(f"Supervisor: {rss:.1f} MiB.",),
     )

@@ -12,7 +12,7 @@ import time
 from typing import Final
 
 from benchmarks import lab
-from benchmarks.figures import Found, figure
+from benchmarks.figures import Against, Found, figure
 from benchmarks.parts import Options
 from benchmarks.thinking import Thinkers
 from benchmarks.throughput import of_the_jar
@@ -55,8 +55,7 @@ def run(options: Options) -> Found:
                 "tokens/s of the shipped matrix",
                 "tokens/s",
                 jar_rates,
-                peer=f"three processes, {cores} threads each",
-                against=crowd_rates,
+                Against(name=f"three processes, {cores} threads each", values=crowd_rates),
                 better="higher",
             ),
         ),

@@ -17,7 +17,7 @@ from contextlib import ExitStack
 from typing import Final
 
 from benchmarks import lab
-from benchmarks.figures import Asked, Bar, Found, Picture, figure, spread
+from benchmarks.figures import Against, Bar, Found, Picture, figure, spread
 from benchmarks.parts import Options
 from benchmarks.thinking import Thinkers
 from tests.system.harness import Jar
@@ -59,25 +59,23 @@ def run(options: Options) -> Found:
             time.sleep(1)  # what waited while it was stopped is done before it is measured again
     best = max(rates, key=lambda name: statistics.median(rates[name]))
     ordered = [best, *(name for name in rates if name != best)]
-    figures = [
-        figure(
-            "tokens/s of the jar, three personas",
-            "tokens/s",
-            jar_rates,
-            asked=Asked(ahead=MEDIAN, lower=LOWER) if name == best else None,
-            peer=name + (" (the best of this run)" if name == best else ""),
-            against=rates[name],
-            better="higher",
+    against = [
+        Against(
+            name=name + (" (the best of this run)" if name == best else ""),
+            values=rates[name],
+            ahead=MEDIAN if name == best else None,
+            lower=LOWER if name == best else None,
         )
         for name in ordered
     ]
+    figures = (figure("tokens/s of the jar, three personas", "tokens/s", jar_rates, *against, better="higher"),)
     bars = [Bar(label="brainjar, three personas", value=spread(jar_rates).median, own=True)]
     bars += [Bar(label=name, value=spread(rates[name]).median) for name in ordered]
     picture = Picture(name="throughput", title="tokens/s on the same cores (median)", unit="", bars=tuple(bars), logarithmic=False)
     return Found(
         conditions=f"{rounds} rounds of {window:g} s each, in turns, SmolLM2-135M Q4_1, {cores} cores,"
         f" {min(pasts):,} to {max(pasts):,} tokens of past.",
-        figures=tuple(figures),
+        figures=figures,
         pictures=(picture,),
     )
 

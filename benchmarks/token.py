@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from benchmarks import lab, thinking
-from benchmarks.figures import Asked, Bar, Figure, Found, Picture, figure, spread
+from benchmarks.figures import Against, Asked, Bar, Figure, Found, Peer, Picture, figure, spread
 from benchmarks.parts import Options
 from benchmarks.programs.cold import NOTE, TEXT
 from brainjar.persona.mind import Mind
@@ -134,35 +134,25 @@ def since_start(model: Path, tokens: int, *more: str) -> tuple[float, dict[str, 
 
 
 def found(runs: dict[int, Runs], kills: int) -> Found:
-    figures: list[Figure] = []
     judged = runs[JUDGED]
-    what = f"kill → first new token, {JUDGED:,} tokens of memory"
-    figures.append(
+    figures: list[Figure] = [
         figure(
-            what,
+            f"kill → first new token, {JUDGED:,} tokens of memory",
             "ms",
             judged.jar,
-            asked=Asked(at_most=ASKED_MS, ahead=AHEAD_OF_READING),
-            peer="cold process, reads again",
-            against=judged.reading,
-        )
-    )
-    figures.append(
-        figure(
-            what,
-            "ms",
-            judged.jar,
-            asked=Asked(at_most=ASKED_MS, ahead=AHEAD_OF_RESTORING),
-            peer="cold process, restores a state",
-            against=judged.restoring,
-        )
-    )
-    figures.append(growth(runs))
+            Against(name="cold process, reads again", values=judged.reading, ahead=AHEAD_OF_READING),
+            Against(name="cold process, restores a state", values=judged.restoring, ahead=AHEAD_OF_RESTORING),
+            asked=Asked(at_most=ASKED_MS),
+        ),
+        growth(runs),
+    ]
     for past, one in runs.items():
         if past != JUDGED:
-            figures.append(
-                figure(f"kill → first new token, {past:,} tokens", "ms", one.jar, peer="cold process, reads again", against=one.reading)
+            both = (
+                Against(name="cold process, reads again", values=one.reading),
+                Against(name="cold process, restores a state", values=one.restoring),
             )
+            figures.append(figure(f"kill → first new token, {past:,} tokens", "ms", one.jar, *both))
         figures.append(figure(f"kill → READY, {past:,} tokens", "ms", one.ready))
     rows = [
         f"| {past:,} | {min(one.past):,} – {max(one.past):,} | {one.state_bytes / lab.MIB:.1f} | {statistics.median(one.jar):.0f} |"
@@ -207,6 +197,5 @@ def growth(runs: dict[int, Runs]) -> Figure:
         value=own,
         of="slope of the medians",
         asked=Asked(at_most=round(theirs, 2)),
-        peer="restoring the state and reading the note, in a cold process",
-        peer_value=theirs,
+        peers=(Peer(name="restoring the state and reading the note, in a cold process", value=theirs),),
     )

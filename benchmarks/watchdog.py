@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import lab
-from benchmarks.figures import Figure, Found, figure
+from benchmarks.figures import Against, Figure, Found, figure
 from benchmarks.parts import Options
 from brainjar import ledger
 from tests.system.harness import Jar, until
@@ -302,9 +302,9 @@ def times(rounds: int, options: Options) -> tuple[list[Figure], str]:
                 ways["earlyoom"].append(by_earlyoom(program, mark))
     took = {way: [one["ms"] for one in got] for way, got in ways.items()}
     past = {way: [one["past_mib"] for one in got] for way, got in ways.items()}
-    against = took["earlyoom"] or "its Debian package cannot be downloaded"
+    against = Against(name="earlyoom (TERM)", values=took["earlyoom"], why="not had: its Debian package cannot be downloaded")
     figures = [
-        figure("mark passed → victim gone, no time for a pause (KILL)", "ms", took["at once"], peer="earlyoom (TERM)", against=against),
+        figure("mark passed → victim gone, no time for a pause (KILL)", "ms", took["at once"], against),
         figure("mark passed → victim gone, pause and 1 s later TERM", "ms", took["pause first"]),
     ]
     lines = ["| memory past the mark when the victim is gone, MiB | median | worst |", "|---|---|---|"]
