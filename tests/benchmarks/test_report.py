@@ -21,6 +21,7 @@ SVG = "{http://www.w3.org/2000/svg}"
 
 def measurement(part: str, value: float = 3.0, **more: str) -> report.Measurement:
     peers = (Against(name="supervisord", values=[900.0, 900.0], ahead=100), Against(name="runit", why="not had: no network"))
+    bars = (Bar(label="own", value=value, own=True), Bar(label="peer", value=900))
     found = Found(
         conditions="Two rounds.",
         figures=(
@@ -28,9 +29,7 @@ def measurement(part: str, value: float = 3.0, **more: str) -> report.Measuremen
             Figure(what="lost", unit="", value=None, asked=Asked(at_most=0), why="no such key"),
             figure("not asked for", "ms", [1.0]),
         ),
-        pictures=(
-            Picture(name=part, title="a < b", unit="ms", bars=(Bar(label="own", value=value, own=True), Bar(label="peer", value=900))),
-        ),
+        pictures=(Picture(name=part, title="a < b", unit="ms", bars=bars),),
     )
     return report.Measurement(
         part=part, title="title", at="2026-01-01 00:00", seconds=1.0, load=(0.1, 0.2), machine=MACHINE, found=found, **more
