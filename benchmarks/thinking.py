@@ -44,7 +44,8 @@ class Thinkers:
             self._answer(one, "set")
         for one in self._all:
             self._tell(one, "")
-        return sum(int(self._answer(one)) for one in self._all) / seconds
+        answers = [self._answer(one).split() for one in self._all]
+        return sum(int(count) / float(took) for count, took in answers)
 
     def _tell(self, one: subprocess.Popen[str], line: str) -> None:
         assert one.stdin is not None

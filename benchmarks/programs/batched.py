@@ -59,19 +59,19 @@ class Batched:
             self.past[sequence] = min(past, held)
             lib.llama_memory_seq_rm(self.memory, sequence, self.past[sequence], -1)
 
-    def think(self, prompt: list[int], seconds: float, past: int, heard: int) -> int:
-        """Return how many tokens were generated, those of all sequences."""
+    def think(self, prompt: list[int], seconds: float, past: int, heard: int) -> tuple[int, float]:
+        """Return how many tokens were generated, those of all sequences, and in how many seconds."""
         filler = prompt * (1 + heard // len(prompt))
-        end, count = time.monotonic() + seconds, 0
+        began, count = time.monotonic(), 0
         tokens: list[int] = []
-        while time.monotonic() < end:
+        while time.monotonic() - began < seconds:
             if count // len(self.past) % THOUGHT == 0:
                 self.truncate(past)
                 tokens = [self.read(sequence, filler[: max(1, heard)]) for sequence in range(len(self.past))]
             self.decode(list(enumerate(tokens)), outputs=True)
             tokens = [self.sample(sequence, sequence) for sequence in range(len(self.past))]
             count += len(tokens)
-        return count
+        return count, time.monotonic() - began
 
 
 def main() -> None:
@@ -88,7 +88,7 @@ def main() -> None:
                 batched.read(sequence, (prompt * (1 + past // len(prompt)))[: past - held])
         print("set", flush=True)
         sys.stdin.readline()
-        print(batched.think(prompt, float(seconds), past, int(heard)), flush=True)
+        print(*batched.think(prompt, float(seconds), past, int(heard)), flush=True)
 
 
 if __name__ == "__main__":

@@ -3,8 +3,8 @@
 python -m benchmarks.programs.thinker MODEL N_CTX THREADS [--as llama-cpp-python|repack|no-repack]
 
 Says `ready`, then takes lines `SECONDS PAST HEARD` from stdin: think for so long, in thoughts of 120 tokens, each begun
-behind PAST tokens with HEARD tokens read first; answers with the tokens that it generated. PAST `-`: let the past grow until
-the context is full, then begin anew. Without `--as` the weights are loaded as brainjar loads them.
+behind PAST tokens with HEARD tokens read first; answers with the tokens it generated and the seconds it took. PAST `-`: let
+the past grow until the context is full, then begin anew. Without `--as` the weights are loaded as brainjar loads them.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ def load_as(way: str) -> None:
     llama.model_params = params
 
 
-def think(engine: Engine, prompt: list[int], seconds: float, past: int | None, heard: int) -> int:
-    """Return how many tokens were generated."""
+def think(engine: Engine, prompt: list[int], seconds: float, past: int | None, heard: int) -> tuple[int, float]:
+    """Return how many tokens were generated, and in how many seconds: the last of them ends when it ends."""
     filler = prompt * (1 + max(heard, past or 0) // len(prompt))
-    end, count = time.monotonic() + seconds, 0
-    while time.monotonic() < end:
-        if count % THOUGHT == 0:
+    began, count = time.monotonic(), 0
+    while time.monotonic() - began < seconds:
+        if count % THOUGHT == 0 and (count or past is not None):
             if past is not None:
                 engine.truncate(min(past, engine.n_past))
             elif engine.n_past + heard + THOUGHT >= engine.n_ctx:
@@ -55,7 +55,7 @@ def think(engine: Engine, prompt: list[int], seconds: float, past: int | None, h
                 engine.feed(filler[:heard])
         engine.feed([engine.sample()])
         count += 1
-    return count
+    return count, time.monotonic() - began
 
 
 def main() -> None:
@@ -84,7 +84,7 @@ def main() -> None:
                 engine.feed((prompt * (1 + wanted // len(prompt)))[: wanted - engine.n_past])
         print("set", flush=True)
         sys.stdin.readline()
-        print(think(engine, prompt, float(seconds), wanted, int(heard)), flush=True)
+        print(*think(engine, prompt, float(seconds), wanted, int(heard)), flush=True)
 
 
 if __name__ == "__main__":
