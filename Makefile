@@ -5,7 +5,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-vm lint clean
+.PHONY: help setup run test test-vm bench lint clean
 
 LLAMA := 0.3.36
 MODEL := smollm2-135m
@@ -34,14 +34,18 @@ test: lint ## lint, fetch the model, run every test (ARGS='-k name' goes to pyte
 test-vm: setup ## run the tests of cgroups in a guest that has v2 (ARGS='--as user tests/x.py': others; tests/vm)
 	@exec tests/vm/run $(ARGS)
 
+bench: setup ## measure everything beside its peers, about an hour (ARGS='--only birth,token', '--quick', '--list'; benchmarks/README.md)
+	@$(BIN)/brainjar models fetch $(MODEL) >/dev/null
+	@exec $(BIN)/python -m benchmarks $(ARGS)
+
 lint: setup ## ruff, mypy --strict, and who may import whom
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
 	@$(BIN)/mypy --strict
 	@$(BIN)/lint-imports
 
-clean: ## remove .venv and caches; models and compiled wheels stay
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+clean: ## remove .venv, what was fetched for `bench`, and caches; models and compiled wheels stay
+	rm -rf $(VENV) .bench build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(STAMP): setup.cfg pyproject.toml constraints.txt Makefile scripts/make-venv scripts/llama-wheel scripts/lean.cmake

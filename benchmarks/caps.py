@@ -3,15 +3,11 @@
 For each layer of the cap that this host has: a worker that grows in the way that only this layer counts
 (`tests/system/hostile.py`), over and over, in windows of a few seconds; between them windows in which it is quiet. What the
 siblings think in the one is held against the quiet one before it, in the same run.
-
-    .venv/bin/python -m benchmarks.caps [--rounds 10] [--write benchmarks/results/caps.md]
 """
 
 from __future__ import annotations
 
-import argparse
 import os
-import platform
 import signal
 import statistics
 import sys
@@ -22,6 +18,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from benchmarks import lab
+from benchmarks.figures import Figure, Found, figure
+from benchmarks.parts import Options
 from brainjar.isolation import cgroups, rlimits
 from brainjar.watchdog import memory
 from tests.system.harness import Jar, Listener, jar_groups, until
@@ -162,43 +161,33 @@ def measure(attack: str, count: int) -> list[dict[str, float]]:
             jar.clean_up()
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=10)
-    parser.add_argument("--write", type=Path)
-    args = parser.parse_args()
+def run(options: Options) -> Found:
+    lab.small_model()
+    count = options.rounds(10, 1)
     found = cgroups.survey()
     lines = [
-        f"{args.rounds} deaths by each layer, SmolLM2-135M Q4_1, two siblings thinking in turns; {platform.machine()},"
-        f" {os.cpu_count()} cores (shared), Linux {platform.release().split('-')[0]}, cgroup {found.version},"
-        f" load {os.getloadavg()[0]:.1f}. Medians (worst).",
-        "",
         "| layer | past its limit, MiB | past the cap, MiB | from past the limit to DEATH, ms | from the word to DEATH, ms"
-        " (waiting for a lease included) |"
-        " siblings' tokens/s, attacked ÷ quiet |",
-        "|---|---|---|---|---|---|",
+        " (waiting for a lease included) |",
+        "|---|---|---|---|---|",
     ]
-    for attack in ("grow", "swallow", "scribble"):
-        layer = LAYER[attack][0]
+    figures: list[Figure] = []
+    for attack, (layer, _) in LAYER.items():
+        what = f"siblings' tokens/s while a persona dies at its cap by the {layer}, attacked ÷ quiet"
         if layer == "cgroup" and found.parent is None:
-            lines.append(f"| {layer} | not run: {found.why} | | | | |")
+            figures.append(Figure(what=what, unit="×", value=None, why=found.why))
             continue
-        got = measure(attack, args.rounds)
+        options.say(f"{count} deaths by the {layer}")
+        got = measure(attack, count)
 
         def both(key: str, scale: float = 1.0, got: list[dict[str, float]] = got) -> str:
             values = [one[key] / scale for one in got]
             return f"**{statistics.median(values):.1f}** ({max(values):.1f})"
 
-        ratios = [one["during"] / one["quiet"] for one in got]
-        lines.append(
-            f"| {layer} | {both('past_limit', MIB)} | {both('past_cap', MIB)} | {both('lived_on_ms')} | {both('took_ms')} |"
-            f" **{statistics.median(ratios):.2f}** ({min(ratios):.2f}) |"
-        )
-    print("\n".join(lines))
-    if args.write:
-        args.write.parent.mkdir(parents=True, exist_ok=True)
-        args.write.write_text("# caps\n\n" + "\n".join(lines) + "\n")
-
-
-if __name__ == "__main__":
-    main()
+        figures.append(figure(what, "×", [one["during"] / one["quiet"] for one in got]))
+        lines.append(f"| {layer} | {both('past_limit', MIB)} | {both('past_cap', MIB)} | {both('lived_on_ms')} | {both('took_ms')} |")
+    return Found(
+        conditions=f"{count} deaths by each layer, SmolLM2-135M Q4_1, two siblings thinking in turns, cgroup {found.version}."
+        " In the second table medians (worst).",
+        figures=tuple(figures),
+        tables=("\n".join(lines),),
+    )

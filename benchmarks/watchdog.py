@@ -1,20 +1,16 @@
 """What does it cost to watch, and how soon does a victim go? With earlyoom on the same hog in the same run.
 
-Cost: a jar of N personas that think in turns, its sampling measured by CPU time: the process that senses, and of the supervisor
-the functions that ask, take in and judge (wrapped here, in the benchmark's own supervisor). Percent of one core.
+Cost: a jar of N personas that think in turns, its sampling measured by CPU time: the process that senses, and of the
+supervisor the functions that ask, take in and judge (wrapped here, in the benchmark's own supervisor). Percent of one core.
 
 Time: a worker takes 200 MiB a second. From the moment at which this host's memory is past the mark, as seen by a reader that
-looks every millisecond, to the worker's exit: by brainjar, and by earlyoom with the same threshold while brainjar's watchdog only
-says what it would do. Everything runs in a PID namespace of its own, so that earlyoom sees and kills nobody else.
-
-    .venv/bin/python -m benchmarks.watchdog [--rounds 5] [--seconds 60] [--write benchmarks/results/watchdog.md]
+looks every millisecond, to the worker's exit: by brainjar, and by earlyoom with the same threshold while brainjar's watchdog
+only says what it would do. Everything runs in a PID namespace of its own, so that earlyoom sees and kills nobody else.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
-import platform
 import select
 import shutil
 import statistics
@@ -28,6 +24,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from benchmarks import lab
+from benchmarks.figures import Against, Figure, Found, figure
+from benchmarks.parts import Options
 from brainjar import ledger
 from tests.system.harness import Jar, until
 
@@ -109,11 +108,6 @@ def supervise(argv: list[str]) -> None:
     raise SystemExit(main.main(argv))
 
 
-def cpu_ns(pid: int) -> int:
-    """Of all its threads; schedstat counts nanoseconds."""
-    return sum(int((task / "schedstat").read_text().split()[0]) for task in Path(f"/proc/{pid}/task").iterdir())
-
-
 def cost(count: int, seconds: float) -> dict[str, float]:
     with tempfile.TemporaryDirectory(prefix="bj") as place:
         root = Path(place)
@@ -129,7 +123,7 @@ def cost(count: int, seconds: float) -> dict[str, float]:
 
             def now() -> tuple[float, int, int, int]:
                 jar.status()
-                return time.monotonic(), cpu_ns(senses), int(told.read_text()), cpu_ns(jar.pid)
+                return time.monotonic(), lab.cpu_ns(senses), int(told.read_text()), lab.cpu_ns(jar.pid)
 
             a = now()
             time.sleep(seconds)
@@ -262,43 +256,43 @@ def earlyoom(place: Path) -> Path | None:
     return program if program.exists() else None
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=60.0)
-    parser.add_argument("--write", type=Path)
-    args = parser.parse_args()
-    where = (
-        f"{platform.machine()}, {os.cpu_count()} cores (shared), Linux {platform.release().split('-')[0]}, load {os.getloadavg()[0]:.1f}"
-    )
+def run(options: Options) -> Found:
+    lab.small_model()
+    seconds, rounds = 60.0 if not options.quick else 10.0, options.rounds(7, 1)
     lines = [
-        f"SmolLM2-135M Q4_1, one persona thinking at a time, `watchdog.interval` 5 s; {where}.",
-        "",
         "| CPU, % of one core | senses | watching, in the supervisor | **together** | the supervisor in all | senses' RSS, MiB |",
         "|---|---|---|---|---|---|",
     ]
-    for count in PERSONAS:
-        got = cost(count, args.seconds)
-        lines.append(
-            f"| {count} workers | {got['senses']:.2f} | {got['watching']:.2f} | **{got['senses'] + got['watching']:.2f}**"
-            f" | {got['supervisor']:.2f} | {got['rss_mib']:.1f} |"
-        )
-        print(lines[-1], flush=True)
+    figures: list[Figure] = []
+    for count in PERSONAS[: 2 if options.quick else None]:
+        options.say(f"cost with {count} workers, {seconds:g} s")
+        got = cost(count, seconds)
+        both = got["senses"] + got["watching"]
+        figures.append(Figure(what=f"CPU of watching {count} workers, % of one core", unit="%", value=both, of="mean"))
+        cells = f"{got['senses']:.2f} | {got['watching']:.2f} | **{both:.2f}** | {got['supervisor']:.2f} | {got['rss_mib']:.1f}"
+        lines.append(f"| {count} workers | {cells} |")
     if os.geteuid() or shutil.which("unshare") is None:
-        lines += ["", "Time to a victim's exit: not run, a PID namespace needs root and unshare."]
+        why = "a PID namespace needs root and unshare"
+        figures.append(Figure(what="mark passed → victim gone", unit="ms", value=None, why=why))
+        tables = ["\n".join(lines)]
     else:
-        lines += times(args.rounds)
-    print("\n".join(lines))
-    if args.write:
-        args.write.parent.mkdir(parents=True, exist_ok=True)
-        args.write.write_text("# watchdog\n\n" + "\n".join(lines) + "\n")
+        times_found, table = times(rounds, options)
+        figures += times_found
+        tables = ["\n".join(lines), table]
+    return Found(
+        conditions=f"SmolLM2-135M Q4_1, one persona thinking at a time, `watchdog.interval` 5 s; cost over {seconds:g} s;"
+        f" then {rounds} rounds in turns with a worker that takes 200 MiB a second.",
+        figures=tuple(figures),
+        tables=tuple(tables),
+    )
 
 
-def times(rounds: int) -> list[str]:
+def times(rounds: int, options: Options) -> tuple[list[Figure], str]:
     ways: dict[str, list[dict[str, float]]] = {"at once": [], "pause first": [], "earlyoom": []}
     with tempfile.TemporaryDirectory(prefix="bj") as place:
         program = earlyoom(Path(place))
-        for _ in range(rounds):  # in turns
+        for n in range(rounds):  # in turns
+            options.say(f"a hog, round {n + 1} of {rounds}")
             mark = memory_used() + 100 * LEAST_GROWTH
             ways["at once"].append(by_brainjar(mark, mark, "5s"))
             mark = memory_used() + 100 * LEAST_GROWTH
@@ -306,32 +300,17 @@ def times(rounds: int) -> list[str]:
             if program is not None:
                 mark = memory_used() + 100 * LEAST_GROWTH
                 ways["earlyoom"].append(by_earlyoom(program, mark))
-    names = {
-        "at once": "brainjar, no time for a pause (KILL)",
-        "pause first": "brainjar, pause and 1 s later TERM",
-        "earlyoom": "earlyoom (TERM)",
-    }
-    lines = [
-        "",
-        f"{rounds} rounds in turns, a worker that takes 200 MiB a second:",
-        "",
-        "| | mark passed → victim gone, ms: median (worst) | memory past the mark, MiB: median (worst) |",
-        "|---|---|---|",
+    took = {way: [one["ms"] for one in got] for way, got in ways.items()}
+    past = {way: [one["past_mib"] for one in got] for way, got in ways.items()}
+    against = Against(name="earlyoom (TERM)", values=took["earlyoom"], why="not had: its Debian package cannot be downloaded")
+    figures = [
+        figure("mark passed → victim gone, no time for a pause (KILL)", "ms", took["at once"], against),
+        figure("mark passed → victim gone, pause and 1 s later TERM", "ms", took["pause first"]),
     ]
-    for way, got in ways.items():
-        if not got:
-            lines.append(f"| {names[way]} | not run: the package could not be had | |")
-            continue
-        values = ([one[key] for one in got] for key in ("ms", "past_mib"))
-        cells = (f"**{statistics.median(v):.0f}** ({max(v):.0f})" for v in values)
-        lines.append(f"| {names[way]} | {' | '.join(cells)} |")
-    if ways["earlyoom"]:
-        ratios = [b["ms"] / a["ms"] for a, b in zip(ways["at once"], ways["earlyoom"], strict=True)]
-        lines += ["", f"earlyoom ÷ brainjar at once, round by round: median **{statistics.median(ratios):.2f}×** (min {min(ratios):.2f}×)."]
-    return lines
+    lines = ["| memory past the mark when the victim is gone, MiB | median | worst |", "|---|---|---|"]
+    lines += [f"| {way} | {statistics.median(mib):.0f} | {max(mib):.0f} |" for way, mib in past.items() if mib]
+    return figures, "\n".join(lines)
 
 
-if __name__ == "__main__":
-    if sys.argv[1:2] == ["supervise"] or "BENCH_COST" in os.environ:
-        supervise(sys.argv[1:])
-    main()
+if __name__ == "__main__":  # the supervisor of `cost`
+    supervise(sys.argv[1:])

@@ -327,7 +327,9 @@ class Ready(msgspec.Struct, frozen=True, kw_only=True, tag="ready"):
     """Its window, in tokens."""
     sandbox: tuple[Guard, ...] = ()
     born_ns: Count = 0
-    """CLOCK_MONOTONIC of its first instruction; of one that waited, the first after its release."""
+    """CLOCK_MONOTONIC of its first instruction after the fork; of one that waited, after its release."""
+    walled_ns: Count = 0
+    """CLOCK_MONOTONIC when its limits and all its walls stood; of one that waited, the same as `born_ns`."""
 
 
 class Waiting(msgspec.Struct, frozen=True, kw_only=True, tag="waiting"):

@@ -136,9 +136,10 @@ def _worker(gate: socket.socket, engine: llama.Engine, context_bytes: int, super
         if birth.memory_cap < need:
             raise llama.EngineError(f"memory cap of {birth.memory_cap} bytes is below the {need} that its context and Python need")
         rlimits.cap_data(limit)
+        walled_ns = time.monotonic_ns()
         gc.enable()
         faulthandler.enable()  # where a worker hangs or breaks in native code, its stack is the last that its stderr says
-        life = Life(engine, birth, record, Snapshots((snapshot_a, snapshot_b)), (limit, baseline), walls, born_ns)
+        life = Life(engine, birth, record, Snapshots((snapshot_a, snapshot_b)), (limit, baseline), walls, (born_ns, walled_ns))
         signal.signal(signal.SIGTERM, lambda *_: setattr(life, "stopping", True))
         life.equip()
         if birth.waits:

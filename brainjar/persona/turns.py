@@ -86,16 +86,16 @@ class Life:
         snapshots: Snapshots,
         limits: tuple[int, int],
         walls: tuple[Guard, ...] = (),
-        born_ns: int = 0,
+        stamps: tuple[int, int] = (0, 0),
     ) -> None:
+        """`stamps`: `Ready.born_ns` and `Ready.walled_ns`."""
         self.engine = engine
         self.birth = birth
         self.vitals = vitals
         self.snapshots = snapshots
         self.limits = limits
         self.walls = walls
-        self.born_ns = born_ns
-        """CLOCK_MONOTONIC of its first instruction."""
+        self.stamps = stamps
         self.cpus = birth.cpus
         self.stopping = False
         self.request = 0
@@ -174,7 +174,7 @@ class Life:
         self.birth = msgspec.structs.replace(
             self.birth, birth=birth, life=life, deaths=deaths, last_cause=release.last_cause, afresh=release.afresh, waits=False
         )
-        self.born_ns = time.monotonic_ns()
+        self.stamps = (time.monotonic_ns(),) * 2
 
     def prepare(self) -> None:
         """All before READY. Raise what makes this start a failed one."""
@@ -204,7 +204,8 @@ class Life:
                 baseline_bytes=baseline,
                 n_ctx=self.engine.n_ctx,
                 sandbox=self.walls,
-                born_ns=self.born_ns,
+                born_ns=self.stamps[0],
+                walled_ns=self.stamps[1],
             ),
             wait_ms=SAY_WAIT_MS,
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -269,3 +270,13 @@ def test_a_start_that_never_gets_ready_is_no_death_and_is_tried_again_with_growi
     assert pauses[-1] > 1.5 * pauses[0]
     assert "prompt" in subject["reason"]
     assert "context" in subject["reason"]
+
+
+def test_ready_says_when_the_newborn_ran_first_and_when_its_walls_stood(make_jar: MakeJar) -> None:
+    jar = make_jar(ALONE).start()
+    pid = jar.until_ready()["personas"][0]["pid"]
+    with jar.listening() as listener:
+        killed = time.monotonic_ns()
+        os.kill(pid, signal.SIGKILL)
+        ready, _ = listener.until("READY", "subject")
+    assert killed < ready.metadata["born_ns"] < ready.metadata["walled_ns"] < time.monotonic_ns()
