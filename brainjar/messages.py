@@ -30,6 +30,8 @@ EXIT_MEMORY: Final = 77
 """A worker's exit status after a MemoryError that it could still catch."""
 EXIT_REFUSED: Final = 78
 """A worker or zygote that cannot go on for a reason that it has put in words."""
+EXIT_CAP_KV: Final = 76
+"""A worker whose window may not grow past its quota of KV cells in the engine."""
 EXIT_LIFELINE: Final = 79
 """A worker that saw its supervisor go."""
 
@@ -471,6 +473,68 @@ class LoadFailed(msgspec.Struct, frozen=True, kw_only=True):
     why: str
 
 
+# ── supervisor <-> engine process, over its own socket ────────────────────────────────────────────────────────────────
+
+
+class Placement(msgspec.Struct, frozen=True, kw_only=True):
+    """On which devices a model's layers are computed."""
+
+    gpu_layers: int = 0
+    """So many, from the end; -1: all of them."""
+    devices: tuple[int, ...] | None = None
+    """GPUs by number, as llama.cpp lists them; None: all that it finds."""
+    split: Literal["layer", "row", "none"] = "layer"
+    """Over several: whole layers, the rows of each, or all on the first."""
+    shares: tuple[float, ...] = ()
+    """How much of the model each of them gets, in proportion; (): by free memory."""
+
+
+class EngineOrder(msgspec.Struct, frozen=True, kw_only=True):
+    """The first word to an engine process: what it is to load."""
+
+    model: str
+    """Path of the GGUF."""
+    sequences: int
+    """How many personas will think in its context."""
+    cells: int
+    """KV cells of the pool that they share: all their quotas."""
+    threads: int
+    cpus: tuple[int, ...]
+    placement: Placement = Placement()
+    key: str
+    """Hex; what it signs the states with that it hands out, so that it takes back no others."""
+
+
+class EngineClient(msgspec.Struct, frozen=True, kw_only=True, tag="client"):
+    """A worker to compute for; its socket travels beside this. Whoever had the sequence before is dropped."""
+
+    name: str
+    seq: int
+    n_ctx: int
+    """Its first window, in tokens."""
+    quota: int
+    """The KV cells that it may fill."""
+    state_bytes: int
+    """No state of it is larger."""
+
+
+class EngineDrop(msgspec.Struct, frozen=True, kw_only=True, tag="drop"):
+    """Free the sequence, and listen to its worker no more."""
+
+    seq: int
+
+
+class EngineDropped(msgspec.Struct, frozen=True, kw_only=True):
+    """From the engine: the worker of this sequence said what is no request, and is not listened to any more."""
+
+    name: str
+    seq: int
+    why: str
+
+
+ToEngine = EngineClient | EngineDrop
+
+
 def decode_voice(data: bytes) -> Voice:
     """Raise `msgspec.DecodeError` (or its `ValidationError`) for anything that is not a message of a worker."""
     try:
@@ -483,8 +547,13 @@ def decode_feed(data: bytes) -> Feed:
     return _feed.decode(data)
 
 
+def decode_to_engine(data: bytes) -> ToEngine:
+    return _to_engine.decode(data)
+
+
 encode = msgspec.json.Encoder().encode
 _voice: msgspec.json.Decoder[Voice] = msgspec.json.Decoder(Voice)
 _feed: msgspec.json.Decoder[Feed] = msgspec.json.Decoder(Feed)
+_to_engine: msgspec.json.Decoder[ToEngine] = msgspec.json.Decoder(ToEngine)
 _envelope = msgspec.json.Decoder(Envelope)
 decode_envelope = _envelope.decode

@@ -33,9 +33,9 @@ def share(wants: Sequence[Want], room: int, *, thinkers: int = 0) -> dict[int, i
 
     `thinkers`: so many who think have nothing to compute just now, but will before the batch is done.
     """
-    ordered = sorted(wants, key=lambda want: -want.waited)  # stable: among equals, as given
-    given = {want.seq: 1 for want in [one for one in ordered if one.left == 1][:room]}
-    readers = [want for want in ordered if want.left > 1]
+    within = sorted(wants, key=lambda want: (-want.waited, want.left > 1))[:room]  # stable: among equals, as given
+    given = {want.seq: 1 for want in within if want.left == 1}
+    readers = [want for want in within if want.left > 1]
     left = room - len(given)
     if given or thinkers:
         left = min(left, max(1, room // BESIDE))
