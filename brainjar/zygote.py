@@ -25,7 +25,7 @@ from typing import Final, NoReturn
 import msgspec
 
 from brainjar import messages, vitals
-from brainjar.engine import llama
+from brainjar.engine import llama, pages
 from brainjar.engine.snapshot import Snapshots
 from brainjar.isolation import affinity, bonds, priority, rlimits, sandbox
 from brainjar.messages import Birth, Hello, Loaded, LoadFailed
@@ -68,10 +68,11 @@ def _load(sock: socket.socket, model: Path, n_ctx: int) -> tuple[llama.Engine, i
     started = time.monotonic()
     try:
         engine = llama.Engine(model)
-        before = rlimits.vm_data() or 0
+        before, mapped = rlimits.vm_data() or 0, pages.anonymous()
         engine.open_context(n_ctx)
         engine.warm_up()
         context_bytes = (rlimits.vm_data() or 0) - before
+        pages.give_back_zeros(pages.since(mapped, pages.anonymous()))
     except (llama.EngineError, MemoryError) as error:
         sock.send(messages.encode(LoadFailed(why=str(error))))
         os._exit(messages.EXIT_REFUSED)

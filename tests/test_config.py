@@ -62,7 +62,7 @@ def test_matrix_is_what_it_says() -> None:
     loaded = load(paths.config_dir() / "matrix.toml", allowed_cpus=CPUS)
     assert [(p.name, p.role, p.memory >> 20, p.sees, p.growth) for p in loaded.personas] == [
         ("subject", "subject", 108, (), "context"),
-        ("observer", "observer", 218, ("subject",), "context"),
+        ("observer", "observer", 240, ("subject",), "context"),
         ("god", "god", 320, ("subject", "observer"), "context"),
     ]
     assert {(p.cpus, p.threads) for p in loaded.personas} == {((0, 1, 2, 3), 4)}

@@ -22,8 +22,11 @@ from brainjar.messages import Sampling
 
 __all__ = ["BATCH", "Engine", "EngineError", "OutOfMemory", "context_params", "model_params", "silence", "small_stacks"]
 
-BATCH: Final = 256
+BATCH: Final = 128
 """Tokens per llama_decode. Larger batches cost compute buffers and gain nothing on a few CPU cores."""
+
+GPU_BATCH: Final = 512
+"""llama.cpp's own n_ubatch: a GPU is idle in smaller ones. Not run on a GPU."""
 
 STACK: Final = 512 * 1024
 """Bytes of a thread's stack. ggml's buffers are on the heap: threads of zmq and of OpenMP were measured to touch 16 KiB of it."""
@@ -43,17 +46,19 @@ def model_params(*, alone: bool = False) -> Any:
     return params
 
 
-def context_params(n_ctx: int, threads: int, sequences: int = 0) -> Any:
+def context_params(n_ctx: int, threads: int, sequences: int = 0, *, gpu: bool = False) -> Any:
     """How a context of `n_ctx` tokens is made; the dry run asks for the same. `sequences`: so many share it, in one pool of cells
-    (an engine process); 0: it is one worker's own.
+    (an engine process); 0: it is one worker's own. `gpu`: layers of the model are on one.
     """
     params = lib.llama_context_default_params()
     params.n_ctx = n_ctx
-    params.n_batch = params.n_ubatch = max(min(BATCH, n_ctx), sequences)
+    params.n_batch = params.n_ubatch = max(min(GPU_BATCH if gpu else BATCH, n_ctx), sequences)
     params.n_outputs_max = max(sequences, 1)  # only last tokens' logits are ever read: saves n_batch x n_vocab floats
     if sequences:
         params.n_seq_max, params.kv_unified = sequences, True
     params.n_threads = params.n_threads_batch = threads
+    # On a CPU it is the slower one, the more so the longer the past: 21 against 14 ms a token after 1,500 (docs/decisions.md).
+    params.flash_attn_type = lib.LLAMA_FLASH_ATTN_TYPE_AUTO if gpu else lib.LLAMA_FLASH_ATTN_TYPE_DISABLED
     params.no_perf = True
     return params
 
@@ -205,10 +210,11 @@ class Engine(Vocabulary):
     # ── before a fork ──
 
     def warm_up(self) -> None:
-        """Compute one token on one thread, so that what llama.cpp allocates lazily is inherited too."""
+        """Compute one token on one thread, so that what llama.cpp allocates lazily is inherited too; leave no trace of it in the cache."""
         token = max(lib.llama_vocab_bos(self.vocab), 0)
         self.feed([token])
-        self.truncate(0)
+        lib.llama_memory_clear(self.memory, True)
+        self.n_past = 0
 
 
 def small_stacks() -> None:

@@ -49,7 +49,7 @@ def place(params: Any, placement: Placement) -> Any:
 
 
 def devices() -> list[tuple[str, int]]:
-    """(name, ggml_backend_dev_t) of each GPU, discrete ones first and integrated ones only where there are no others, as llama.cpp takes them."""
+    """(name, ggml_backend_dev_t) of each GPU; integrated ones only where there are no others, as llama.cpp takes them."""
     so = lib._lib
     get, name, kind = so["ggml_backend_dev_get"], so["ggml_backend_dev_name"], so["ggml_backend_dev_type"]
     get.restype, get.argtypes = ctypes.c_void_p, [ctypes.c_size_t]

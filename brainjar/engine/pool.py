@@ -34,7 +34,7 @@ class Pool(Vocabulary):
         """Raise `EngineError` for an unusable file or device, `OutOfMemory`."""
         super().__init__(path, place(llama.model_params(), placement))
         drop_cached(path)
-        params = llama.context_params(cells, threads, sequences)
+        params = llama.context_params(cells, threads, sequences, gpu=placement.gpu_layers != 0)
         self.n_batch = int(params.n_batch)
         self.context = lib.llama_init_from_model(self.model, params)
         if not self.context:

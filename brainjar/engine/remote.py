@@ -164,7 +164,7 @@ class Remote(Vocabulary):
         return bool(poll.poll(int(wait_s * 1000)))
 
     def _ask(self, request: wire.Request, fd: int | None = None) -> wire.Answer:
-        """One question whose answer takes no more than the step that the engine is in. Not to be interrupted: what it does is done or not."""
+        """One question whose answer takes no more than the step that the engine is in. Not to be interrupted: it is done or not."""
         self._send(request, fd)
         self._wait()
         return self._receive()

@@ -45,7 +45,14 @@ class Client:
     """One worker: its socket, its sequence, and what it waits for."""
 
     def __init__(self, sock: socket.socket, told: EngineClient, key: bytes) -> None:
-        self.sock, self.name, self.seq, self.quota, self.state_bytes, self.key = sock, told.name, told.seq, told.quota, told.state_bytes, key
+        self.sock, self.name, self.seq, self.quota, self.state_bytes, self.key = (
+            sock,
+            told.name,
+            told.seq,
+            told.quota,
+            told.state_bytes,
+            key,
+        )
         self.voice: Voice | None = None
         self.tokens: list[int] = []
         """What its sequence holds."""

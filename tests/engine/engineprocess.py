@@ -22,7 +22,7 @@ STATE_BYTES = 64 << 20
 
 class EngineProcess:
     def __init__(
-        self, model: Path, *, sequences: int = 3, cells: int = 3 * 512 + 1, placement: Placement = Placement(), key: str = KEY
+        self, model: Path, *, sequences: int = 3, cells: int = 3 * 512 + 1, placement: Placement | None = None, key: str = KEY
     ) -> None:
         self.remotes: list[Remote] = []
         self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -34,7 +34,7 @@ class EngineProcess:
         theirs.close()
         cpus = tuple(sorted(os.sched_getaffinity(0)))
         order = EngineOrder(
-            model=str(model), sequences=sequences, cells=cells, threads=len(cpus), cpus=cpus, placement=placement, key=key
+            model=str(model), sequences=sequences, cells=cells, threads=len(cpus), cpus=cpus, placement=placement or Placement(), key=key
         )
         self.control.send(messages.encode(order))
         body = self.control.recv(65536)

@@ -16,7 +16,9 @@ def row(seq: int, held: list[int], pending: list[int] | None = None, *, pure: in
 
 
 @given(tokens, tokens, tokens, tokens, st.data())
-def test_what_is_taken_over_is_what_would_have_been_computed(a: list[int], b: list[int], c: list[int], d: list[int], data: st.DataObject) -> None:
+def test_what_is_taken_over_is_what_would_have_been_computed(
+    a: list[int], b: list[int], c: list[int], d: list[int], data: st.DataObject
+) -> None:
     mine = row(0, a, b, pure=data.draw(st.integers(0, len(a))))
     others = [row(1, c, pure=data.draw(st.integers(0, len(c)))), row(2, d, whole=data.draw(st.booleans()))]
     found = donor(mine, others)
