@@ -38,8 +38,9 @@ EXIT_LIFELINE: Final = 79
 WATCH_INTENT: Final = "watchdog:"
 """How the intent of a watchdog's kill begins; its kind follows."""
 
-NO_NETWORK, USER_NAMESPACE = "no-network", "user-namespace"
-"""Words on a zygote's command line: nobody that it will fork has a network; namespaces can only be had inside a user namespace."""
+NO_NETWORK, USER_NAMESPACE, VOCABULARY = "no-network", "user-namespace", "vocabulary"
+"""Words on a zygote's command line: nobody that it will fork has a network; namespaces can only be had inside a user namespace;
+it is to hold a vocabulary alone."""
 
 SHORT_WORDS: Final = 4096
 """Characters of an unfinished thought that travel in a status or a DEATH: its end."""
@@ -92,7 +93,8 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     exit_code: int | None = None
     signal: int | None = None
     intent: str | None = None
-    """Who asked for it, recorded before the signal was sent: `operator`, `cap` (the watch on its memory), `recycle`, `watchdog:KIND`."""
+    """Who asked for it, recorded before the signal was sent: `operator`, `cap` (the watch on its memory), `recycle`, `misuse` (of its
+    engine), `watchdog:KIND`."""
     verdict: str | None = None
     """What led to that, in the words of the VERDICT."""
     exit_words: str | None = None
@@ -138,7 +140,7 @@ class Death(msgspec.Struct, frozen=True, kw_only=True):
 class Layer(msgspec.Struct, frozen=True, kw_only=True):
     """One layer of the memory cap, as it is enforced on a living worker."""
 
-    name: Literal["rlimit", "cgroup", "watch"]
+    name: Literal["rlimit", "cgroup", "watch", "kv"]
     limit_bytes: int | None
     used_bytes: int | None
     effective: bool
@@ -215,6 +217,9 @@ class PersonaStatus(msgspec.Struct, frozen=True, kw_only=True):
     """How fast its private memory grows, over `watchdog.leak_window`; None: not known yet."""
     cap_in_s: float | None = None
     """When it will be at its cap at that rate; None where it does not grow."""
+    mode: Literal["fork", "engine", "separate"] = "fork"
+    """Who computes: its own process, forked with weights and context; an engine; its own, with weights that it maps itself."""
+    why_mode: str = ""
 
 
 class SenseStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -243,6 +248,32 @@ class WatchdogStatus(msgspec.Struct, frozen=True, kw_only=True):
     senses: tuple[SenseStatus, ...] = ()
 
 
+class EngineStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """One engine process."""
+
+    model: str
+    state: str
+    """absent, loading or loaded."""
+    pid: int | None
+    since: float
+    """When it entered this state."""
+    deaths: int
+    """How often one that had loaded ended unasked, under this supervisor."""
+    why: str
+    """Why the last one ended."""
+    personas: tuple[str, ...]
+    cells: int
+    """KV cells of its pool."""
+    threads: int
+    cpus: tuple[int, ...]
+    tokens: int
+    """Drawn."""
+    decoded: int
+    batches: int
+    beat_age_s: float | None = None
+    decode_s: float | None = None
+
+
 class SupervisorStatus(msgspec.Struct, frozen=True, kw_only=True):
     pid: int
     uptime_s: float
@@ -262,6 +293,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     lease_limit: int = 1
     """How many may hold it just now."""
     watchdog: WatchdogStatus = WatchdogStatus()
+    engines: tuple[EngineStatus, ...] = ()
 
 
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
@@ -448,6 +480,14 @@ class Birth(msgspec.Struct, frozen=True, kw_only=True):
     afresh: bool = False
     """Its last start with the context that was left to it failed: read the past again instead."""
     walls: Walls = Walls()
+    mode: Literal["fork", "engine", "separate"] = "fork"
+    """Who computes. With "engine" a socket to it travels before the cgroup."""
+    n_ctx: int = 0
+    """Its first window, where it makes its context itself."""
+
+
+class Connect(msgspec.Struct, frozen=True, kw_only=True, tag="connect"):
+    """Over the gate, to a worker that lives: there is another engine; a socket to it travels beside this."""
 
 
 class Hello(msgspec.Struct, frozen=True, kw_only=True):

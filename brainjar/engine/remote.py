@@ -51,8 +51,11 @@ class _Saved(NamedTuple):
 class Remote(Vocabulary):
     """`Thinker` of one worker. Everything but `offer` belongs to the thread that thinks."""
 
-    def __init__(self, path: Path, n_ctx: int) -> None:
-        """Load the vocabulary: nothing is connected yet, so that a zygote can do it. Raise `EngineError`."""
+    def __init__(self, path: Path, n_ctx: int = 0) -> None:
+        """Load the vocabulary: nothing is connected yet, so that a zygote can do it. Raise `EngineError`.
+
+        `n_ctx`: the window until an engine has told another.
+        """
         super().__init__(path)
         self.n_ctx = n_ctx
         self.computed = 0
@@ -353,7 +356,9 @@ class Remote(Vocabulary):
             return 0
 
     def reopen_context(self, n_ctx: int) -> bool:
-        """Raise `CapKv` where its quota has no room for it."""
+        """As much of it as its quota has room for; raise `CapKv` where that is no more than now."""
+        if n_ctx > self.quota > self.n_ctx:
+            n_ctx = self.quota
         if n_ctx > self.quota:
             raise CapKv(f"a window of {n_ctx} tokens is more than the {self.quota} KV cells that it may fill in the engine")
         self.n_ctx = n_ctx

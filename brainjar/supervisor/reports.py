@@ -6,6 +6,8 @@ import os
 import resource
 from typing import Any
 
+import msgspec
+
 from brainjar import __version__
 from brainjar.ledger import Ledger
 from brainjar.messages import JAR, PersonaStatus, Status, SupervisorStatus
@@ -40,13 +42,15 @@ class Reports:
             lease=self._keeper.leases.gate.holders,
             lease_limit=self._keeper.leases.gate.limit,
             watchdog=self._verdicts.status(),
+            engines=tuple(engine.status() for engine in self._keeper.engines),
         )
 
     def _persona(self, worker: Worker, now: float) -> PersonaStatus:
         lives = worker.alive and worker.process is not None and worker.process.ready is not None
         joined = worker.process.joined if lives and worker.process is not None else None
         cgroup = self._keeper.housing.layer(worker.persona, joined=joined)
-        return worker.status(self._keeper.leases.gate, now, cgroup, self._verdicts.blind)
+        status = worker.status(self._keeper.leases.gate, now, cgroup, self._verdicts.blind)
+        return msgspec.structs.replace(status, why_mode=self._keeper.config.why_mode(worker.persona.model))
 
     def beat(self) -> None:
         """One HEARTBEAT per persona, then the jar's own, with the newest number of each topic: a lost tail shows by it."""

@@ -359,9 +359,9 @@ ATTACKS: dict[str, Callable[[Life], dict[str, str]]] = {
 }
 
 
-def _remember_inherited(*args: Any) -> Any:
+def _remember_inherited(*args: Any, **more: Any) -> Any:
     """Where the weights are: after the load, before any fork."""
-    loaded = _load(*args)
+    loaded = _load(*args, **more)
     for line in Path("/proc/self/maps").read_text().splitlines():
         fields = line.split()
         start, end = (int(part, 16) for part in fields[0].split("-"))
