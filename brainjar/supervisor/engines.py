@@ -8,6 +8,7 @@ does not end (a driver call that no signal interrupts) no other is started: it s
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import sys
 import time
@@ -86,6 +87,8 @@ class Engine:
         """Monotonic; when another is started for personas that live."""
         self.killed_at: float | None = None
         self.said_unending = False
+        self.dismissed = False
+        """Its end was asked for."""
         self.since = time.time()
 
     def start(self) -> None:
@@ -180,8 +183,13 @@ class Engine:
         return wait
 
     def kill(self) -> None:
+        """It is not needed any more."""
+        self.dismissed = True
+        self.send_kill()
+
+    def send_kill(self) -> None:
         if self.pidfd >= 0:
-            reaper.send(self.pidfd, 9)
+            reaper.send(self.pidfd, signal.SIGKILL)
 
     def close(self) -> None:
         if self.sock is not None:
@@ -283,6 +291,8 @@ class Engines:
 
     def ended(self, engine: Engine, wait: reaper.Wait, workers: Sequence[Worker], leases: Leases, *, was_loaded: bool) -> None:
         """It is gone, and collected. `workers`: those that it computed for."""
+        if engine.dismissed:
+            return
         living = [worker for worker in workers if worker.alive]
         for worker in living:
             leases.pause(worker, PAUSED)
@@ -335,7 +345,7 @@ class Engines:
 
     def end(self, engine: Engine, why: str) -> None:
         engine.why, engine.killed_at = why, self._clock()
-        engine.kill()
+        engine.send_kill()
 
     def unending(self) -> list[Engine]:
         """Those that were killed and do not end, each once."""
