@@ -343,9 +343,24 @@ class Engines:
                 found.append((engine, max(engine.stall.silent_s, engine.stall.stuck_s)))
         return found
 
-    def end(self, engine: Engine, why: str) -> None:
+    def end(self, engine: Engine, why: str, workers: Iterable[Worker], leases: Leases) -> None:
+        """Kill one that stands still. Those that it computed for are paused at once: it may never end."""
         engine.why, engine.killed_at = why, self._clock()
         engine.send_kill()
+        for worker in workers:
+            if worker.alive:
+                leases.pause(worker, PAUSED)
+
+    def dismiss(self) -> None:
+        """Nobody needs them any more."""
+        for engine in self.all:
+            engine.kill()
+            engine.killed_at = self._clock()
+
+    @property
+    def gone(self) -> bool:
+        """Whether all have ended, but for those that even SIGKILL does not end."""
+        return all(engine.standing is Standing.ABSENT or engine.said_unending for engine in self.all)
 
     def unending(self) -> list[Engine]:
         """Those that were killed and do not end, each once."""

@@ -158,10 +158,12 @@ class Supervisor:
             deaths = sum(worker.deaths for worker in self.keeper.workers.values())
             self.bulletin.announce("SHUTDOWN", JAR, f"jar {self.config.jar.name} is stopped after {deaths} deaths in all")
             self.bulletin.flush()
-            for loader in self._loaders():
-                loader.kill()
+            for zygote in self.keeper.zygotes.values():
+                zygote.kill()
+            self.keeper.engines.dismiss()
         self.terminal.finish(self.clock())
-        return self.terminal.pidfd < 0 and all(one.standing is Standing.ABSENT for one in self._loaders())
+        ended = all(zygote.standing is Standing.ABSENT for zygote in self.keeper.zygotes.values())
+        return self.terminal.pidfd < 0 and ended and self.keeper.engines.gone
 
     def _loaders(self) -> list[Zygote | Engine]:
         return [*self.keeper.zygotes.values(), *self.keeper.engines]

@@ -368,7 +368,7 @@ def babble(life: Life) -> dict[str, str]:
     ):
         sock.send(wire.encode(request))
         answers.append(type(wire.decode_answer(sock.recv(4096))).__name__)
-    life.say(Thought(line=0, turn=life.turn, tokens=0, seconds=0.0, text=json.dumps(answers)), wait_ms=SAY_WAIT_MS)
+    life.vitals.word(json.dumps(answers))  # it survives what comes now
     sock.send(b"\xc1 nonsense")
     while True:
         life._listen(1000)

@@ -154,11 +154,12 @@ def test_an_engine_that_cannot_come_back_keeps_everybody_paused_and_says_why(mak
     assert jar.stop() == 0
 
 
-def test_who_needs_more_cells_than_it_may_have_dies_of_that_alone(make_jar: MakeJar) -> None:
+def test_who_needs_more_cells_than_it_may_have_dies_of_that_alone(make_jar: MakeJar, tmp_path: Path) -> None:
     cells = 600
-    text = ENGINE.replace("context = 512", "context = 256").replace(
-        'memory = "128MiB"', f'memory = "{(12 << 20) + cells * CELL_BYTES}B"\nmortality.growth = "context"'
-    )
+    prompt = tmp_path / "prompt.md"
+    prompt.write_text("You are a storyteller.")
+    memory = f'memory = "{(12 << 20) + cells * CELL_BYTES}B"\nmortality.growth = "context"\nprompt = "{prompt}"'
+    text = ENGINE.replace('memory = "128MiB"', memory + "\nsampling.max_tokens = 32\n[persona.model]\ncontext = 256")
     jar = make_jar(text).start()
     with jar.listening() as listener:
         grown, before = listener.until("PRESSURE", "subject", lambda e: "window grown" in e.content)
@@ -185,9 +186,8 @@ def test_a_worker_that_talks_nonsense_to_its_engine_ends_itself_alone(make_jar: 
         newest = thinking(listener, ("observer", "god"))
         went_on(listener, newest)
     events = jar.ask("events", since=0)[1]
-    (answers,) = [e["content"] for e in events if e["type"] == "THOUGHT" and e["sender_id"] == "subject"]
-    assert json.loads(answers) == ["Refused"] * 5
     (death,) = [e for e in events if e["type"] == "DEATH"]
+    assert json.loads(death["metadata"]["last_words"]) == ["Refused"] * 5
     assert death["sender_id"] == "subject" and death["metadata"]["cause"] == "engine-misuse"
     assert "no request" in death["metadata"]["evidence"]["verdict"]
     assert not [e for e in events if e["type"] == "ENGINE"]
