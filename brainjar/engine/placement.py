@@ -17,6 +17,7 @@ _GPU_KINDS: Final = (1, 2)
 _SPLITS: Final = {"layer": lib.LLAMA_SPLIT_MODE_LAYER, "row": lib.LLAMA_SPLIT_MODE_ROW, "none": lib.LLAMA_SPLIT_MODE_NONE}
 ALL_LAYERS: Final = 1 << 16
 """llama.cpp takes the model's own number where it is asked for more; of a negative one not every version knows that it means all."""
+HOW_TO_FIND: Final = "nvidia-smi lists them; CUDA_VISIBLE_DEVICES hides them; group video or render opens them; or model.gpu_layers = 0"
 HOW_TO_BUILD: Final = "make setup CMAKE_ARGS=-DGGML_CUDA=on builds llama.cpp for an NVIDIA GPU; or model.gpu_layers = 0"
 
 
@@ -30,7 +31,10 @@ def place(params: Any, placement: Placement) -> Any:
         return params
     gpus = devices()
     if not gpus:
-        raise EngineError(f"model.gpu_layers = {placement.gpu_layers}, but llama.cpp finds no GPU here: {HOW_TO_BUILD}")
+        layers = "all" if placement.gpu_layers < 0 else placement.gpu_layers
+        if backends() <= {"CPU"}:
+            raise EngineError(f"model.gpu_layers = {layers}, but this llama.cpp was built without a GPU: {HOW_TO_BUILD}")
+        raise EngineError(f"model.gpu_layers = {layers}, but llama.cpp finds no GPU here ({', '.join(sorted(backends()))}): {HOW_TO_FIND}")
     wanted = tuple(range(len(gpus))) if placement.devices is None else placement.devices
     if missing := [n for n in wanted if n >= len(gpus)]:
         there = ", ".join(f"{n} ({name})" for n, (name, _) in enumerate(gpus))
@@ -46,6 +50,16 @@ def place(params: Any, placement: Placement) -> Any:
         params.tensor_split = ctypes.cast(shares, ctypes.POINTER(ctypes.c_float))
         params.kept += (shares,)
     return params
+
+
+def backends() -> set[str]:
+    """What this llama.cpp was built with: "CPU", "CUDA"."""
+    so = lib._lib
+    count, get, name = so["ggml_backend_reg_count"], so["ggml_backend_reg_get"], so["ggml_backend_reg_name"]
+    count.restype, count.argtypes = ctypes.c_size_t, []
+    get.restype, get.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+    name.restype, name.argtypes = ctypes.c_char_p, [ctypes.c_void_p]
+    return {(name(get(n)) or b"").decode(errors="replace") for n in range(count())}
 
 
 def devices() -> list[tuple[str, int]]:

@@ -18,11 +18,14 @@ from __future__ import annotations
 import fcntl
 import gc
 import os
+import queue
 import select
 import signal
 import socket
 import sys
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final, NoReturn
 
@@ -70,8 +73,36 @@ class Client:
         self.expected = False
         """It was given a token in the last step, and will be back for the next one."""
 
+        self.aside = False
+        """Its state is being signed, or verified: it has an answer to come, and nothing of it is computed until then."""
+
     def row(self, pool: Pool) -> prefix.Row:
         return prefix.Row(seq=self.seq, tokens=self.tokens, pure=self.pure, pending=self.pending, whole=pool.is_whole(self.seq))
+
+
+class Aside:
+    """A thread for what takes long and needs no llama.cpp: 34 MB are signed in 24 ms, in which others' tokens can be computed."""
+
+    def __init__(self) -> None:
+        self.fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        """Readable when something is done."""
+        self._jobs: queue.SimpleQueue[Callable[[], Callable[[], None]]] = queue.SimpleQueue()
+        self._done: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        threading.Thread(target=self._work, daemon=True).start()
+
+    def do(self, job: Callable[[], Callable[[], None]]) -> None:
+        """Run `job` there, and then what it returns here, in `finish`."""
+        self._jobs.put(job)
+
+    def finish(self) -> None:
+        os.eventfd_read(self.fd)
+        while not self._done.empty():
+            self._done.get()()
+
+    def _work(self) -> None:
+        while True:
+            self._done.put(self._jobs.get()())
+            os.eventfd_write(self.fd, 1)
 
 
 class Engine:
@@ -81,6 +112,8 @@ class Engine:
         """By file descriptor."""
         self._poll = select.poll()
         self._poll.register(control, select.POLLIN)
+        self._aside = Aside()
+        self._poll.register(self._aside.fd, select.POLLIN)
         self._decoded = self._tokens = self._batches = self._steps = self._arrivals = 0
         self._last_step_s = 0.0
         self._beat_at = 0.0
@@ -103,6 +136,8 @@ class Engine:
         for fd, events in self._poll.poll(int(wait_s * 1000 + 0.999)):
             if fd == self._control.fileno():
                 self._ordered()
+            elif fd == self._aside.fd:
+                self._aside.finish()
             elif (client := self.clients.get(fd)) is not None:
                 self._hear(client, events)
         now = time.monotonic()
@@ -202,7 +237,7 @@ class Engine:
             if client.asked:
                 self._finish(client)
             return
-        if client.asked:
+        if client.asked or client.aside:
             self._drop(client, "asked again before it was answered")
             return
         client.expected = False
@@ -294,7 +329,7 @@ class Engine:
             return Size(0)
         return Size(self._pool.state_size(client.seq) + signed.extra(len(client.tokens)))
 
-    def _save(self, client: Client, fds: list[int], offset: int, size: int) -> Size | Refused:
+    def _save(self, client: Client, fds: list[int], offset: int, size: int) -> Size | Refused | None:
         if (why := _room(fds, offset, size)) is not None:
             return Refused("request", why)
         own = self._measure(client).bytes
@@ -302,15 +337,27 @@ class Engine:
             return Size(0)
         try:
             buffer = bytearray(own)
-            state = own - signed.extra(len(client.tokens))
-            if not self._pool.save(client.seq, buffer, state):
-                return Size(0)
-            signed.sign(buffer, state, client.tokens, client.pure, client.key)
-            return Size(_write(fds[0], buffer, offset))
-        except (MemoryError, OSError):
+        except MemoryError:
             return Size(0)
+        state = own - signed.extra(len(client.tokens))
+        if not self._pool.save(client.seq, buffer, state):
+            return Size(0)
+        fd, tokens, pure = os.dup(fds[0]), list(client.tokens), client.pure
 
-    def _load(self, client: Client, fds: list[int], offset: int, size: int) -> Done | Refused:
+        def write() -> Callable[[], None]:
+            signed.sign(buffer, state, tokens, pure, client.key)
+            try:
+                written = _write(fd, buffer, offset)
+            except OSError:
+                written = 0
+            finally:
+                os.close(fd)
+            return lambda: self._done_aside(client, Size(written))
+
+        self._do_aside(client, write)
+        return None
+
+    def _load(self, client: Client, fds: list[int], offset: int, size: int) -> Refused | None:
         if (why := _room(fds, offset, size)) is not None:
             return Refused("request", why)
         if size > client.state_bytes:
@@ -318,19 +365,43 @@ class Engine:
         self._keep(client, self._pool.truncate(client.seq, 0))
         try:
             buffer = bytearray(size)
-            whole = _read(fds[0], buffer, offset)
-        except (MemoryError, OSError) as error:
-            return Refused("state", f"it cannot be read: {error}")
-        found = signed.verify(buffer, client.key) if whole else None
+        except MemoryError:
+            return Refused("state", "there is no memory to look at it")
+        fd = os.dup(fds[0])
+
+        def read() -> Callable[[], None]:
+            try:
+                found = signed.verify(buffer, client.key) if _read(fd, buffer, offset) else None
+            except OSError:
+                found = None
+            finally:
+                os.close(fd)
+            return lambda: self._done_aside(client, self._loaded(client, buffer, found))
+
+        self._do_aside(client, read)
+        return None
+
+    def _loaded(self, client: Client, buffer: bytearray, found: tuple[int, list[int], int] | None) -> Done | Refused:
         if found is None:
             return Refused("state", "it is not one that an engine of this jar wrote for this persona and model")
         state, tokens, pure = found
         if len(tokens) > client.quota:
             return Refused("quota", f"its {len(tokens)} tokens are more than its {client.quota} KV cells")
+        if self.clients.get(client.sock.fileno()) is not client:
+            return Refused("state", "its worker is gone")  # and the sequence may be another's
         if not self._pool.load(client.seq, buffer, state):
             return Refused("state", "llama.cpp does not take it")
         client.tokens, client.pure, client.shared = tokens, pure, 0
         return Done(len(tokens))
+
+    def _do_aside(self, client: Client, job: Callable[[], Callable[[], None]]) -> None:
+        client.aside = True
+        self._aside.do(job)
+
+    def _done_aside(self, client: Client, answer: wire.Answer) -> None:
+        client.aside = False
+        if self.clients.get(client.sock.fileno()) is client:
+            self._answer(client, answer)
 
     # ── computing ──
 

@@ -409,7 +409,7 @@ def test_an_engine_that_stands_still_shows_it_in_its_vitals_and_one_that_lives_b
 def test_what_cannot_be_loaded_is_said_in_one_line() -> None:
     engine = EngineProcess(MODEL.path, placement=Placement(gpu_layers=-1))
     assert isinstance(engine.loaded, LoadFailed)
-    assert "finds no GPU" in engine.loaded.why and "CMAKE_ARGS=-DGGML_CUDA=on" in engine.loaded.why and "\n" not in engine.loaded.why
+    assert "built without a GPU" in engine.loaded.why and "CMAKE_ARGS=-DGGML_CUDA=on" in engine.loaded.why and "\n" not in engine.loaded.why
     engine.close()
 
 
