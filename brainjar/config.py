@@ -14,7 +14,7 @@ import os
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import msgspec
 from msgspec import Struct
@@ -22,17 +22,19 @@ from msgspec import Struct
 from brainjar import models, paths
 from brainjar.errors import UsageError
 from brainjar.isolation import affinity
-from brainjar.messages import Sampling
+from brainjar.messages import Placement, Sampling
 from brainjar.schema import MAX_PERSONAS, RawConfig, RawFront, RawModel, RawPersona, RawSampling
 from brainjar.tables import Source, nearest, parse, plain, read_text
 from brainjar.units import format_cpus, format_size, parse_duration, parse_size
 
 __all__ = [
     "Config",
+    "Engine",
     "Inference",
     "Jar",
     "Model",
     "Persona",
+    "Placement",
     "Restart",
     "Sampling",
     "Sandbox",
@@ -47,20 +49,32 @@ __all__ = [
 
 MAX_CONFIG_BYTES: Final = 1 << 20
 MAX_PROMPT_BYTES: Final = 64 << 10
+MAX_SEQUENCES: Final = 256
+"""LLAMA_MAX_SEQ: more, llama.cpp does not keep apart in one context."""
 GOES, GOES_LAST = 10, 0
 """`expendable` of a persona that does not say: whoever sees everything goes last."""
 
 
+Mode = Literal["fork", "engine", "separate"]
+
+
 class Model(Struct, frozen=True, kw_only=True):
-    """What a zygote loads: equal models share one."""
+    """What a persona thinks with: equal models are loaded once."""
 
     name: str | None
     """In the catalog; None for a file."""
     path: Path
     """Absolute. A catalog model may not have been fetched yet."""
     context: int
-    """Tokens."""
-    gpu_layers: int
+    """Tokens; 0 in `shared` where the process that loads it needs none."""
+    mode: Mode = "fork"
+    """Who computes: a fork of the process that holds it, an engine process for all, or each worker with weights that it maps itself."""
+    placement: Placement = Placement()
+
+    @property
+    def shared(self) -> Model:
+        """What one process loads for all whose model differs at most in this. A fork inherits a context too, so its window matters."""
+        return self if self.mode == "fork" else msgspec.structs.replace(self, context=0)
 
 
 class Sandbox(Struct, frozen=True, kw_only=True):
@@ -85,7 +99,7 @@ class Persona(Struct, frozen=True, kw_only=True):
     floats: bool = False
     """`cpus` was "auto": it thinks on whichever of the jar's shares is free, and begins on this one."""
     threads: int
-    """1 to len(cpus)."""
+    """1 to len(cpus); 0 where an engine computes for it, on threads of its own."""
     cpu_quota: float | None = None
     """Share of one core that it may use in the long run (cgroup)."""
     nice: int = 0
@@ -113,9 +127,22 @@ class Jar(Struct, frozen=True, kw_only=True):
 
 class Inference(Struct, frozen=True, kw_only=True):
     mode: str
+    """As it is written: "auto" decides for each model (`Model.mode`)."""
     max_concurrent: int
     shares: tuple[tuple[int, ...], ...]
-    """The CPUs of each of those who may think at once: disjoint, all that this process may use."""
+    """The CPUs of each of those who may think at once: disjoint, all that this process may use. All the same where engines compute for
+    everybody: then who thinks takes no CPU from another."""
+
+
+class Engine(Struct, frozen=True, kw_only=True):
+    """A process that computes for several personas."""
+
+    model: Model
+    """`Model.shared` of theirs."""
+    personas: tuple[str, ...]
+    """In the order of their sequences."""
+    cpus: tuple[int, ...]
+    threads: int
 
 
 class Restart(Struct, frozen=True, kw_only=True):
@@ -182,10 +209,28 @@ class Config(Struct, frozen=True, kw_only=True):
     notes: tuple[str, ...]
     """One sentence for each thing that the user should hear at start: keys not acted on yet, a number that was lowered."""
 
+    engines: tuple[Engine, ...] = ()
+
     @property
     def models(self) -> tuple[Model, ...]:
-        """The distinct ones, in the order of their first persona: one zygote each."""
+        """The distinct ones, in the order of their first persona."""
         return tuple(dict.fromkeys(persona.model for persona in self.personas))
+
+    @property
+    def loads(self) -> tuple[Model, ...]:
+        """One for each zygote, in that order: where an engine or the workers compute, it holds the vocabulary alone."""
+        return tuple(dict.fromkeys(model.shared for model in self.models))
+
+    def engine_of(self, persona: Persona) -> Engine | None:
+        return next((engine for engine in self.engines if persona.name in engine.personas), None)
+
+    def why_mode(self, model: Model) -> str:
+        """Why it is computed the way that it is, for people."""
+        if self.inference.mode != "auto":
+            return f'inference.mode = "{self.inference.mode}"'
+        if model.mode == "engine":
+            return "auto: layers on a GPU, and a process that has one open cannot be forked"
+        return "auto: all layers on the CPU, where forks share weights and begin with a context that is there already"
 
 
 def find_config(explicit: Path | None) -> tuple[Path, str | None]:
@@ -243,22 +288,46 @@ class _Resolver:
         self.base = Path(os.path.abspath(path)).parent
         self.notes: list[str] = []
         self.shares: tuple[tuple[int, ...], ...] = ()
+        self.models: dict[str, Model] = {}
 
     def config(self, state_dir: Path | None) -> Config:
         raw = self.raw
         names = self.names()
-        concurrent = self.concurrent(len(names))
-        self.shares = affinity.shares(self.cores, concurrent)
+        self.models = {one.name: self.model(one, f"persona.{one.name}") for one in raw.persona}
+        engines_only = all(model.mode == "engine" for model in self.models.values())
+        concurrent = self.concurrent(len(names), engines_only=engines_only)
+        self.shares = (tuple(self.allowed),) * concurrent if engines_only else affinity.shares(self.cores, concurrent)
         return Config(
             source=self.path,
             jar=self.jar(state_dir),
-            inference=Inference(mode="fork", max_concurrent=concurrent, shares=self.shares),
+            inference=Inference(mode=raw.inference.mode, max_concurrent=concurrent, shares=self.shares),
             restart=self.restart(),
             watchdog=self.watchdog(),
             snapshots=Snapshots(disk=raw.snapshots.disk, write_budget=raw.snapshots.write_budget),
             personas=tuple(self.persona(one, names, i % concurrent) for i, one in enumerate(raw.persona)),
+            engines=self.engines(engines_only=engines_only),
             notes=(*self.source.notes, *self.notes),
         )
+
+    def engines(self, *, engines_only: bool) -> tuple[Engine, ...]:
+        models = tuple(dict.fromkeys(model.shared for model in self.models.values() if model.mode == "engine"))
+        # where others compute beside them, one engine takes what one of those takes, and its personas ask for a share as they do
+        dealt = affinity.shares(self.cores, min(len(models), len(self.allowed))) if engines_only else self.shares
+        found = []
+        for n, model in enumerate(models):
+            cpus = dealt[n % len(dealt)] if engines_only else min(dealt, key=len)
+            wanted = self.raw.inference.threads
+            threads = sum(any(cpu in core for cpu in cpus) for core in self.cores) if wanted == "auto" else wanted
+            if threads > len(cpus):
+                raise self.source.wrong("inference.threads", threads, f'"auto" or 1 to {len(cpus)}, the number of CPUs of an engine')
+            personas = tuple(name for name, one in self.models.items() if one.shared == model)
+            if len(personas) > MAX_SEQUENCES:
+                raise UsageError(
+                    f"{self.source.at('persona')}: {len(personas)} personas for one engine, wanted at most {MAX_SEQUENCES}:"
+                    " give some another model"
+                )
+            found.append(Engine(model=model, personas=personas, cpus=cpus if engines_only else tuple(self.allowed), threads=threads))
+        return tuple(found)
 
     def names(self) -> list[str]:
         names = [persona.name for persona in self.raw.persona]
@@ -307,10 +376,14 @@ class _Resolver:
             found[f"{key}_kill"] = (mark + 100) / 2 if kill is None else kill
         return Watchdog(**msgspec.structs.asdict(raw) | found)
 
-    def concurrent(self, personas: int) -> int:
+    def concurrent(self, personas: int, *, engines_only: bool) -> int:
         wanted, cores = self.raw.inference.max_concurrent, len(self.allowed)
+        if wanted is None:  # an engine computes for all who think in one batch
+            return personas if engines_only else 1
         if wanted > personas:
             raise self.source.wrong("inference.max_concurrent", wanted, f"1 to {personas}, the number of personas")
+        if engines_only:
+            return wanted
         if wanted > cores:
             self.notes.append(
                 f"{self.source.at('inference.max_concurrent')}: lowered from {wanted} to {cores}, "
@@ -320,7 +393,7 @@ class _Resolver:
 
     def persona(self, raw: RawPersona, names: list[str], share: int) -> Persona:
         key = f"persona.{raw.name}"
-        model = self.model(raw, key)
+        model = self.models[raw.name]
         cpus = self.cpus(raw, key, share)
         front, prompt = self.prompt(raw, key)
         sampling = _sampling(front.sampling, self.raw.sampling, raw.sampling)
@@ -368,7 +441,47 @@ class _Resolver:
         except UsageError as error:
             raise UsageError(f"{self.source.at(name_key)}: {error}") from None
         context = own.context or jar.context or 2048
-        return Model(name=chosen.name, path=Path(os.path.abspath(path)), context=context, gpu_layers=0)
+        placement = self.placement(own, key)
+        mode = self.mode(placement, f"{key}.model.gpu_layers" if own.gpu_layers is not None else "model.gpu_layers")
+        return Model(name=chosen.name, path=Path(os.path.abspath(path)), context=context, mode=mode, placement=placement)
+
+    def placement(self, own: RawModel, key: str) -> Placement:
+        """What a persona says of its own model stands before what `[model]` says for all."""
+        jar = self.raw.model
+
+        def at(name: str) -> str:
+            return f"{key}.model.{name}" if getattr(own, name) is not None else f"model.{name}"
+
+        layers = own.gpu_layers if own.gpu_layers is not None else jar.gpu_layers or 0
+        gpu = own.gpu if own.gpu is not None else jar.gpu
+        split = own.split if own.split is not None else jar.split
+        if layers == 0:
+            return Placement()  # nothing is on a GPU, so nothing is said of which
+        devices = None if gpu is None or gpu == "auto" else (gpu,) if isinstance(gpu, int) else tuple(gpu)
+        if devices is not None and len(set(devices)) < len(devices):
+            raise self.source.wrong(at("gpu"), list(devices), "each GPU once")
+        if isinstance(split, tuple):
+            if devices is None or len(split) != len(devices):
+                wanted = "model.gpu to name as many GPUs" if devices is None else f"{len(devices)} numbers, one for each of model.gpu"
+                raise self.source.wrong(at("split"), list(split), wanted)
+            if not any(split):
+                raise self.source.wrong(at("split"), list(split), "at least one that is not 0")
+        return Placement(
+            gpu_layers=-1 if layers == "all" else layers,
+            devices=devices,
+            split="layer" if split is None or isinstance(split, tuple) else split,
+            shares=split if isinstance(split, tuple) else (),
+        )
+
+    def mode(self, placement: Placement, key: str) -> Mode:
+        written = self.raw.inference.mode
+        if written == "auto":
+            return "engine" if placement.gpu_layers else "fork"
+        if placement.gpu_layers and written != "engine":
+            why = "a process that has a GPU open cannot be forked" if written == "fork" else "each worker would load a copy onto the GPU"
+            found = "all" if placement.gpu_layers < 0 else placement.gpu_layers
+            raise self.source.wrong(key, found, f'0 with inference.mode = "{written}" ({why}), or inference.mode = "engine"')
+        return written
 
     def cpus(self, raw: RawPersona, key: str, share: int) -> tuple[int, ...]:
         if raw.cpus == "auto":
@@ -381,6 +494,10 @@ class _Resolver:
 
     def threads(self, raw: RawPersona, key: str, cpus: tuple[int, ...]) -> int:
         own = raw.threads is not None
+        if self.models[raw.name].mode == "engine":
+            if own:
+                self.notes.append(f"{self.source.at(f'{key}.threads')}: not used: an engine computes for it, with inference.threads")
+            return 0
         wanted = raw.threads if raw.threads is not None else self.raw.inference.threads
         # who floats must fit into the smallest share; two threads on one core's siblings gain nothing
         most = min(map(len, self.shares)) if raw.cpus == "auto" else len(cpus)

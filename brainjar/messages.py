@@ -30,14 +30,17 @@ EXIT_MEMORY: Final = 77
 """A worker's exit status after a MemoryError that it could still catch."""
 EXIT_REFUSED: Final = 78
 """A worker or zygote that cannot go on for a reason that it has put in words."""
+EXIT_CAP_KV: Final = 76
+"""A worker whose window may not grow past its quota of KV cells in the engine."""
 EXIT_LIFELINE: Final = 79
 """A worker that saw its supervisor go."""
 
 WATCH_INTENT: Final = "watchdog:"
 """How the intent of a watchdog's kill begins; its kind follows."""
 
-NO_NETWORK, USER_NAMESPACE = "no-network", "user-namespace"
-"""Words on a zygote's command line: nobody that it will fork has a network; namespaces can only be had inside a user namespace."""
+NO_NETWORK, USER_NAMESPACE, VOCABULARY = "no-network", "user-namespace", "vocabulary"
+"""Words on a zygote's command line: nobody that it will fork has a network; namespaces can only be had inside a user namespace;
+it is to hold a vocabulary alone."""
 
 SHORT_WORDS: Final = 4096
 """Characters of an unfinished thought that travel in a status or a DEATH: its end."""
@@ -90,7 +93,8 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     exit_code: int | None = None
     signal: int | None = None
     intent: str | None = None
-    """Who asked for it, recorded before the signal was sent: `operator`, `cap` (the watch on its memory), `recycle`, `watchdog:KIND`."""
+    """Who asked for it, recorded before the signal was sent: `operator`, `cap` (the watch on its memory), `recycle`, `misuse` (of its
+    engine), `watchdog:KIND`."""
     verdict: str | None = None
     """What led to that, in the words of the VERDICT."""
     exit_words: str | None = None
@@ -136,7 +140,7 @@ class Death(msgspec.Struct, frozen=True, kw_only=True):
 class Layer(msgspec.Struct, frozen=True, kw_only=True):
     """One layer of the memory cap, as it is enforced on a living worker."""
 
-    name: Literal["rlimit", "cgroup", "watch"]
+    name: Literal["rlimit", "cgroup", "watch", "kv"]
     limit_bytes: int | None
     used_bytes: int | None
     effective: bool
@@ -240,6 +244,9 @@ class PersonaStatus(msgspec.Struct, frozen=True, kw_only=True):
     """The process of its next life, which waits; None where there is none."""
     snapshot: SnapshotStatus | None = None
     """As its worker told it last; None: it has not under this supervisor."""
+    mode: Literal["fork", "engine", "separate"] = "fork"
+    """Who computes: its own process, forked with weights and context; an engine; its own, with weights that it maps itself."""
+    why_mode: str = ""
 
 
 class SenseStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -266,6 +273,32 @@ class WatchdogStatus(msgspec.Struct, frozen=True, kw_only=True):
     blind: str = ""
     """Why nothing is sensed just now."""
     senses: tuple[SenseStatus, ...] = ()
+
+
+class EngineStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """One engine process."""
+
+    model: str
+    state: str
+    """absent, loading or loaded."""
+    pid: int | None
+    since: float
+    """When it entered this state."""
+    deaths: int
+    """How often one that had loaded ended unasked, under this supervisor."""
+    why: str
+    """Why the last one ended."""
+    personas: tuple[str, ...]
+    cells: int
+    """KV cells of its pool."""
+    threads: int
+    cpus: tuple[int, ...]
+    tokens: int
+    """Drawn."""
+    decoded: int
+    batches: int
+    beat_age_s: float | None = None
+    decode_s: float | None = None
 
 
 class SupervisorStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -297,6 +330,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     """How many may hold it just now."""
     watchdog: WatchdogStatus = WatchdogStatus()
     snapshots: SnapshotsStatus = SnapshotsStatus()
+    engines: tuple[EngineStatus, ...] = ()
 
 
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
@@ -502,6 +536,10 @@ class Birth(msgspec.Struct, frozen=True, kw_only=True):
     """It is such a life itself, and waits at its gate for `Release`."""
     snapshot_share: int = 0
     """Bytes a day that it may write its context to disk; 0: the disk is not used for it."""
+    mode: Literal["fork", "engine", "separate"] = "fork"
+    """Who computes. With "engine" a socket to it travels before the cgroup."""
+    n_ctx: int = 0
+    """Its first window, where it makes its context itself."""
 
 
 class Refresh(msgspec.Struct, frozen=True, kw_only=True, tag="refresh"):
@@ -518,7 +556,11 @@ class Release(msgspec.Struct, frozen=True, kw_only=True, tag="release"):
     afresh: bool = False
 
 
-Gate = Refresh | Release
+class Connect(msgspec.Struct, frozen=True, kw_only=True, tag="connect"):
+    """To a worker that lives: there is another engine; a socket to it travels beside this."""
+
+
+Gate = Refresh | Release | Connect
 """What is said over a gate after `Birth`."""
 
 
@@ -545,6 +587,68 @@ class LoadFailed(msgspec.Struct, frozen=True, kw_only=True):
     why: str
 
 
+# ── supervisor <-> engine process, over its own socket ────────────────────────────────────────────────────────────────
+
+
+class Placement(msgspec.Struct, frozen=True, kw_only=True):
+    """On which devices a model's layers are computed."""
+
+    gpu_layers: int = 0
+    """So many, from the end; -1: all of them."""
+    devices: tuple[int, ...] | None = None
+    """GPUs by number, as llama.cpp lists them; None: all that it finds."""
+    split: Literal["layer", "row", "none"] = "layer"
+    """Over several: whole layers, the rows of each, or all on the first."""
+    shares: tuple[float, ...] = ()
+    """How much of the model each of them gets, in proportion; (): by free memory."""
+
+
+class EngineOrder(msgspec.Struct, frozen=True, kw_only=True):
+    """The first word to an engine process: what it is to load."""
+
+    model: str
+    """Path of the GGUF."""
+    sequences: int
+    """How many personas will think in its context."""
+    cells: int
+    """KV cells of the pool that they share: all their quotas."""
+    threads: int
+    cpus: tuple[int, ...]
+    placement: Placement = Placement()
+    key: str
+    """Hex; what it signs the states with that it hands out, so that it takes back no others."""
+
+
+class EngineClient(msgspec.Struct, frozen=True, kw_only=True, tag="client"):
+    """A worker to compute for; its socket travels beside this. Whoever had the sequence before is dropped."""
+
+    name: str
+    seq: int
+    n_ctx: int
+    """Its first window, in tokens."""
+    quota: int
+    """The KV cells that it may fill."""
+    state_bytes: int
+    """No state of it is larger."""
+
+
+class EngineDrop(msgspec.Struct, frozen=True, kw_only=True, tag="drop"):
+    """Free the sequence, and listen to its worker no more."""
+
+    seq: int
+
+
+class EngineDropped(msgspec.Struct, frozen=True, kw_only=True):
+    """From the engine: the worker of this sequence said what is no request, and is not listened to any more."""
+
+    name: str
+    seq: int
+    why: str
+
+
+ToEngine = EngineClient | EngineDrop
+
+
 def decode_voice(data: bytes) -> Voice:
     """Raise `msgspec.DecodeError` (or its `ValidationError`) for anything that is not a message of a worker."""
     try:
@@ -561,9 +665,14 @@ def decode_gate(data: bytes) -> Gate:
     return _gate.decode(data)
 
 
+def decode_to_engine(data: bytes) -> ToEngine:
+    return _to_engine.decode(data)
+
+
 encode = msgspec.json.Encoder().encode
 _voice: msgspec.json.Decoder[Voice] = msgspec.json.Decoder(Voice)
 _feed: msgspec.json.Decoder[Feed] = msgspec.json.Decoder(Feed)
 _gate: msgspec.json.Decoder[Gate] = msgspec.json.Decoder(Gate)
+_to_engine: msgspec.json.Decoder[ToEngine] = msgspec.json.Decoder(ToEngine)
 _envelope = msgspec.json.Decoder(Envelope)
 decode_envelope = _envelope.decode

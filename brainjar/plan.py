@@ -4,8 +4,10 @@ Pure: it knows no clock, no process and no file. `engine.dryrun` makes the figur
 `cli.planning` brings them together.
 
 What is counted, all in bytes. A *zygote* for each distinct (file, context): its weights once, whoever shares them, its context and
-its own process. For each persona its *cap*, whole: it may use it. Its *snapshot*, the context that the supervisor keeps for its next
-life in a memfd outside the cap, once for each persona, and once more for those who write one at the same time. The supervisor.
+its own process. Where an engine computes: its weights, the pool of cells that its personas share, its own process and the zygote
+that forks their workers; what lies on a GPU is counted there. Where each worker loads for itself, the file's pages once, as the
+page cache has them. For each persona its *cap*, whole: it may use it. Its *snapshot*, the context that the supervisor keeps for its
+next life in a memfd outside the cap, once for each persona, and once more for those who write one at the same time. The supervisor.
 Apart from all that, the disk: of each snapshot the one that stands, the one that is to replace it, one that was set aside.
 """
 
@@ -18,7 +20,8 @@ from typing import Final, Literal
 import msgspec
 from msgspec import Struct
 
-from brainjar.config import Config, Model, Persona
+from brainjar.config import Config, Model, Persona, Placement
+from brainjar.quota import LEAST_CELLS, Quota, pool_cells
 from brainjar.units import format_size
 
 MIB: Final = 1 << 20
@@ -43,6 +46,19 @@ class Buffer(Struct, frozen=True, kw_only=True):
     bytes: int
 
 
+class Place(Struct, frozen=True, kw_only=True):
+    """What lies in one kind of memory, by its name: "CPU", "CUDA0". Bytes."""
+
+    name: str
+    weights_bytes: int
+    context_bytes: int
+    compute_bytes: int
+
+    @property
+    def total_bytes(self) -> int:
+        return self.weights_bytes + self.context_bytes + self.compute_bytes
+
+
 class Window(Struct, frozen=True, kw_only=True):
     """What llama.cpp allocates for a context. Bytes."""
 
@@ -55,6 +71,8 @@ class Window(Struct, frozen=True, kw_only=True):
     output_bytes: int
     bookkeeping_bytes: int
     """Graphs and tables of cells: mostly address space that is never touched, but RLIMIT_DATA counts it."""
+    places: tuple[Place, ...] = ()
+    """The same by kind of memory, weights as well; () where llama.cpp does not tell."""
 
     @property
     def owned_bytes(self) -> int:
@@ -112,7 +130,7 @@ class HostMemory(Struct, frozen=True, kw_only=True):
 
 
 class ModelRow(Struct, frozen=True, kw_only=True):
-    """A zygote: its weights are there once, for all of `personas`."""
+    """What is loaded once for all of `personas`: by a zygote, or by an engine and the zygote that forks its workers."""
 
     name: str
     path: str
@@ -126,6 +144,12 @@ class ModelRow(Struct, frozen=True, kw_only=True):
     context_bytes: int
     process_bytes: int
     total_bytes: int
+    """All of it in the host's memory."""
+    mode: str = "fork"
+    why: str = ""
+    """Why it is computed that way."""
+    places: tuple[Place, ...] = ()
+    """By kind of memory, where an engine computes."""
 
 
 class PersonaRow(Struct, frozen=True, kw_only=True):
@@ -145,6 +169,8 @@ class PersonaRow(Struct, frozen=True, kw_only=True):
     """Tokens that its window can reach under its cap; 0 where the cap is too small for its first."""
     snapshot_bytes: int
     threads: int
+    own_bytes: int = 0
+    """Of its cap, what its own process may have: all, but for the cells that it has in an engine."""
 
 
 class Totals(Struct, frozen=True, kw_only=True):
@@ -202,19 +228,61 @@ def windows(context: int, growth: str, n_ctx_train: int) -> tuple[int, ...]:
     return tuple(found)
 
 
+class Question(Struct, frozen=True, kw_only=True):
+    """One dry run."""
+
+    path: Path
+    contexts: tuple[int, ...]
+    sequences: int = 0
+    """How many share the context, in an engine; 0: it is one worker's own."""
+    placement: Placement = Placement()
+    alone: bool = False
+    """Loaded by a worker for itself."""
+
+
+Key = Path | Model
+"""Of the figures of a model: forks of one file share a dry run, whatever their contexts."""
+
+
+def key(model: Model) -> Key:
+    return model.path if model.mode == "fork" else model.shared
+
+
+def questions(config: Config, trained: Mapping[Path, int], quotas: Mapping[str, Quota]) -> dict[Key, Question]:
+    """The dry runs that a plan of `config` needs. `trained`: the context that each file's model was trained for."""
+    found: dict[Key, Question] = {}
+    for model in config.models:
+        if model.mode == "engine":
+            names = next(engine.personas for engine in config.engines if engine.model == model.shared)
+            cells = pool_cells([quotas[name] for name in names])
+            found[key(model)] = Question(path=model.path, contexts=(cells,), sequences=len(names), placement=model.placement)
+        else:
+            contexts = asked(config, model.path, trained[model.path])
+            found[key(model)] = Question(path=model.path, contexts=contexts, alone=model.mode == "separate")
+    return found
+
+
 def asked(config: Config, path: Path, n_ctx_train: int) -> tuple[int, ...]:
     """All contexts of the model file `path` that a plan of `config` needs figures of, ascending."""
     own = (p for p in config.personas if p.model.path == path)
     return tuple(sorted({n for p in own for n in windows(p.model.context, p.growth, n_ctx_train)}))
 
 
-def plan(config: Config, figures: Mapping[Path, Figures], host: HostMemory, disk_free: int | None = None) -> Plan:
-    """`figures` has every model file of `config`, with all the contexts that `asked` names; `disk_free`: bytes, by the state directory."""
-    models = tuple(_model(one, config.personas, figures[one.path]) for one in config.models)
-    personas = tuple(_persona(one, figures[one.model.path]) for one in config.personas)
+def plan(
+    config: Config,
+    figures: Mapping[Key, Figures],
+    host: HostMemory,
+    quotas: Mapping[str, Quota] | None = None,
+    disk_free: int | None = None,
+) -> Plan:
+    """`figures` has what `questions` asks for. `quotas`: of the personas that an engine computes for. `disk_free`: bytes, by the state
+    directory."""
+    quotas = quotas or {}
+    models = tuple(_model(config, one, figures[key(one)]) for one in config.loads)
+    personas = tuple(_persona(one, figures[key(one.model)], quotas.get(one.name)) for one in config.personas)
     totals = msgspec.structs.replace(_totals(config, models, personas, host), disk_free_bytes=disk_free)
-    problems = _problems(config, figures, models, personas, host)
     devices = {(d.name, d.description): d for one in figures.values() for d in one.devices}
+    problems = (*_problems(config, figures, models, personas, host, quotas), *_devices_too_small(config, models, tuple(devices.values())))
     return Plan(
         jar=config.jar.name,
         fits=not problems,
@@ -244,27 +312,63 @@ def _mib(count: int) -> str:
     return f"{count // MIB} MiB"
 
 
-def _model(model: Model, personas: Sequence[Persona], figures: Figures) -> ModelRow:
-    weights = sum(buffer.bytes for buffer in figures.weights)
-    context = figures.window(model.context).touched_bytes
+def _model(config: Config, model: Model, figures: Figures) -> ModelRow:
+    away = {device.name for device in figures.devices if device.kind != "IGPU"}
+    weights = sum(buffer.bytes for buffer in figures.weights if buffer.name not in away)
+    window = figures.windows[0] if model.mode == "engine" else figures.window(model.context) if model.mode == "fork" else None
+    context = 0 if window is None else window.touched_bytes
+    if window is not None and window.places:
+        context -= sum(place.context_bytes + place.compute_bytes for place in window.places if place.name in away)
+    process = figures.process_bytes + ZYGOTE_BYTES
+    if model.mode == "engine":
+        process *= 2
     return ModelRow(
         name=_name(model),
         path=str(model.path),
         description=figures.description,
-        context=model.context,
-        personas=tuple(p.name for p in personas if p.model == model),
+        context=0 if window is None else window.asked,
+        personas=tuple(p.name for p in config.personas if p.model.shared == model),
         weights=figures.weights,
         weights_bytes=weights,
         repacked_bytes=sum(buffer.bytes for buffer in figures.weights if buffer.name.endswith("REPACK")),
         context_bytes=context,
-        process_bytes=figures.process_bytes + ZYGOTE_BYTES,
-        total_bytes=weights + context + figures.process_bytes + ZYGOTE_BYTES,
+        process_bytes=process,
+        total_bytes=weights + context + process,
+        mode=model.mode,
+        why=config.why_mode(model),
+        places=window.places if window is not None and model.mode == "engine" else (),
     )
 
 
-def _persona(persona: Persona, figures: Figures) -> PersonaRow:
+def _in_engine(persona: Persona, figures: Figures, quota: Quota) -> PersonaRow:
+    """Its context is in the pool, which the engine's row counts; what is its own is its process."""
+    fits = quota.cells >= LEAST_CELLS
+    return PersonaRow(
+        name=persona.name,
+        model=_name(persona.model),
+        context=quota.window if fits else persona.model.context,
+        kv_bytes=quota.kv_bytes,
+        compute_bytes=0,
+        output_bytes=0,
+        bookkeeping_bytes=0,
+        worker_bytes=WORKER_BYTES,
+        least_cap_bytes=_whole(LEAST_CELLS * quota.cell_bytes + WORKER_BYTES),
+        cap_bytes=persona.memory,
+        growth=persona.growth,
+        largest_window=quota.cells if fits else 0,
+        snapshot_bytes=quota.kv_bytes,
+        threads=0,
+        own_bytes=quota.worker_bytes,
+    )
+
+
+def _persona(persona: Persona, figures: Figures, quota: Quota | None = None) -> PersonaRow:
+    if quota is not None:
+        return _in_engine(persona, figures, quota)
     first = figures.window(persona.model.context)
     worker = WORKER_BYTES + (persona.threads - 1) * THREAD_BYTES
+    if persona.model.mode == "separate":
+        worker += figures.process_bytes  # the vocabulary of a model that it loads itself
     reach = [figures.window(n) for n in windows(persona.model.context, persona.growth, figures.n_ctx_train)]
     fitting = [window for window in reach if window.owned_bytes + worker <= persona.memory]
     return PersonaRow(
@@ -282,6 +386,7 @@ def _persona(persona: Persona, figures: Figures) -> PersonaRow:
         largest_window=fitting[-1].n_ctx if fitting else 0,
         snapshot_bytes=(fitting[-1] if fitting else first).kv_bytes,
         threads=persona.threads,
+        own_bytes=persona.memory,
     )
 
 
@@ -289,7 +394,7 @@ def _totals(config: Config, models: Sequence[ModelRow], personas: Sequence[Perso
     at_once = config.inference.max_concurrent
     weights = sum(row.weights_bytes for row in models)
     zygotes = sum(row.context_bytes + row.process_bytes for row in models)
-    caps = sum(row.cap_bytes for row in personas)
+    caps = sum(row.own_bytes for row in personas)
     kept = sorted((row.snapshot_bytes for row in personas), reverse=True)
     snapshots = sum(kept) + sum(kept[:at_once])
     return Totals(
@@ -303,22 +408,39 @@ def _totals(config: Config, models: Sequence[ModelRow], personas: Sequence[Perso
         bound_bytes=host.bound_bytes,
         bound=f"the memory limit around the jar ({host.limit_at})" if host.limited else "the memory of this machine",
         available_bytes=host.available_bytes,
-        threads=sum(sorted((row.threads for row in personas), reverse=True)[:at_once]),
+        threads=_threads(config, personas),
         cpus=len({cpu for share in config.inference.shares for cpu in share}),
     )
+
+
+def _threads(config: Config, personas: Sequence[PersonaRow]) -> int:
+    """Most compute threads at once."""
+    own = [row.threads for row in personas]
+    if all(persona.model.mode == "engine" for persona in config.personas):
+        return sum(engine.threads for engine in config.engines)
+    for engine in config.engines:  # among those that compute for themselves it takes part as each of its personas
+        own = [engine.threads if row.name in engine.personas else n for row, n in zip(personas, own, strict=True)]
+    return sum(sorted(own, reverse=True)[: config.inference.max_concurrent])
 
 
 # ── what is wrong ──
 
 
 def _problems(
-    config: Config, figures: Mapping[Path, Figures], models: Sequence[ModelRow], personas: Sequence[PersonaRow], host: HostMemory
+    config: Config,
+    figures: Mapping[Key, Figures],
+    models: Sequence[ModelRow],
+    personas: Sequence[PersonaRow],
+    host: HostMemory,
+    quotas: Mapping[str, Quota],
 ) -> tuple[Problem, ...]:
     """What is first makes what follows pointless: raising caps is no advice for a jar that no caps make fit."""
 
     def under(caps: Mapping[str, int]) -> Totals:
         capped = (msgspec.structs.replace(one, memory=caps[one.name]) for one in config.personas)
-        return _totals(config, models, [_persona(one, figures[one.model.path]) for one in capped], host)
+        # what a lower cap gives back of a pool is its cells: they are in its own bytes here, and the pool's row is as it was
+        rows = [_persona(one, figures[key(one.model)]) if one.name not in quotas else _recapped(one, figures, quotas) for one in capped]
+        return _totals(config, models, rows, host)
 
     small = tuple(_cap_too_small(config, row) for row in personas if row.cap_bytes < row.least_cap_bytes)
     caps = {row.name: max(row.cap_bytes, row.least_cap_bytes) for row in personas}
@@ -341,6 +463,23 @@ def _problems(
     change = "lower " + ", ".join(f"persona.{name}.memory to {_mib(cap)}" for name, cap in lowered.items()) + _raised(needed, host)
     sets = tuple(f"persona.{name}.memory={cap // MIB}MiB" for name, cap in lowered.items())
     return (*small, Problem(kind="memory", what=_too_much(config, needed, host), change=change, set=sets))
+
+
+def _recapped(persona: Persona, figures: Mapping[Key, Figures], quotas: Mapping[str, Quota]) -> PersonaRow:
+    row = _persona(persona, figures[key(persona.model)], quotas[persona.name])
+    return msgspec.structs.replace(row, own_bytes=max(0, persona.memory - row.kv_bytes))
+
+
+def _devices_too_small(config: Config, models: Sequence[ModelRow], devices: Sequence[Device]) -> tuple[Problem, ...]:
+    """A GPU with memory of its own must hold what llama.cpp puts there; one that shares the host's is counted with that."""
+    found = []
+    for device in devices:
+        needed = sum(place.total_bytes for row in models for place in row.places if place.name == device.name)
+        if device.kind != "IGPU" and device.total_bytes and needed > device.total_bytes:
+            what = f"{config.source}: {device.name} ({device.description}) would have to hold {format_size(needed)} and has"
+            change = "lower model.gpu_layers, the caps of its personas or model.context, or split it over several GPUs with model.gpu"
+            found.append(Problem(kind="memory", what=f"{what} {format_size(device.total_bytes)}", change=change))
+    return tuple(found)
 
 
 def _cap_too_small(config: Config, row: PersonaRow) -> Problem:
@@ -373,19 +512,20 @@ def _raised(needed: Totals, host: HostMemory) -> str:
 
 def _notes(
     config: Config,
-    figures: Mapping[Path, Figures],
+    figures: Mapping[Key, Figures],
     models: Sequence[ModelRow],
     personas: Sequence[PersonaRow],
     totals: Totals,
     host: HostMemory,
 ) -> tuple[str, ...]:
-    notes = [_fate(row, figures[p.model.path].n_ctx_train) for row, p in zip(personas, config.personas, strict=True)]
-    for row, model in zip(models, config.models, strict=True):
-        trained = figures[model.path].n_ctx_train
-        if row.context > trained:
+    notes = [_fate(row, figures[key(p.model)].n_ctx_train) for row, p in zip(personas, config.personas, strict=True)]
+    notes += [_narrowed(row, p) for row, p in zip(personas, config.personas, strict=True)]
+    for row, model in zip(models, config.loads, strict=True):
+        trained = figures[key(model)].n_ctx_train
+        if model.mode == "fork" and row.context > trained:
             notes.append(f"{row.name}: a context of {row.context} tokens is more than the {trained} that it was trained for")
     for path in dict.fromkeys(row.path for row in models):
-        contexts = [str(row.context) for row in models if row.path == path]
+        contexts = [str(row.context) for row in models if row.path == path and row.mode == "fork"]
         if len(contexts) > 1:
             notes.append(
                 f"{path}: loaded {len(contexts)} times, as its contexts differ ({', '.join(contexts)}): one model.context shares it"
@@ -406,6 +546,13 @@ def _notes(
             f" {format_size(totals.total_bytes)}: what else runs here has to give some up"
         )
     return tuple(note for note in notes if note)
+
+
+def _narrowed(row: PersonaRow, persona: Persona) -> str:
+    """What becomes of one whose cap has no room for the window that it was to have."""
+    if persona.model.mode != "engine" or not row.largest_window or row.context >= persona.model.context:
+        return ""
+    return f"{row.name}: its cap has room for a window of {row.context} tokens, not for the {persona.model.context} of model.context"
 
 
 def _fate(row: PersonaRow, n_ctx_train: int) -> str:

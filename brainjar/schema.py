@@ -56,12 +56,26 @@ class RawModel(Struct, frozen=True, kw_only=True):
     path: File | None = None
     context: Annotated[int, Meta(ge=256, le=1 << 20), Key("a number of tokens from 256 to 1048576")] | None = None
     gpu_layers: (
-        Annotated[int, Meta(ge=0, le=0), Key("0: layers on a GPU need the engine mode, which this version does not have")] | None
+        Annotated[Literal["all"] | Annotated[int, Meta(ge=-1, le=1 << 16)], Key('a number of layers from 0 (none on a GPU), or "all"')]
+        | None
     ) = None
-    gpu: Annotated[
-        Literal["auto"] | Annotated[int, Meta(ge=0, le=63)] | Annotated[tuple[Annotated[int, Meta(ge=0, le=63)], ...], Meta(max_length=64)],
-        Key('"auto", the number of a GPU or a list of them, such as [0, 1]', later=True),
-    ] = "auto"
+    gpu: (
+        Annotated[
+            Literal["auto"]
+            | Annotated[int, Meta(ge=0, le=63)]
+            | Annotated[tuple[Annotated[int, Meta(ge=0, le=63)], ...], Meta(min_length=1, max_length=64)],
+            Key('"auto", the number of a GPU or a list of them, such as [0, 1]'),
+        ]
+        | None
+    ) = None
+    split: (
+        Annotated[
+            Literal["layer", "row", "none"]
+            | Annotated[tuple[Annotated[float, Meta(ge=0, le=1e6)], ...], Meta(min_length=2, max_length=64)],
+            Key('"layer", "row", "none" (all on the first) or how much of the model each GPU gets, such as [3, 1]'),
+        ]
+        | None
+    ) = None
 
 
 class RawSampling(Struct, frozen=True, kw_only=True):
@@ -130,8 +144,8 @@ class RawJar(Struct, frozen=True, kw_only=True):
 
 
 class RawInference(Struct, frozen=True, kw_only=True):
-    mode: Annotated[Literal["auto", "fork"], Key('"auto" or "fork", the only mode of this version')] = "auto"
-    max_concurrent: Annotated[int, Meta(ge=1, le=MAX_PERSONAS), Key("an integer from 1 to the number of personas")] = 1
+    mode: Annotated[Literal["auto", "fork", "engine", "separate"], Key('"auto", "fork", "engine" or "separate"')] = "auto"
+    max_concurrent: Annotated[int, Meta(ge=1, le=MAX_PERSONAS), Key("an integer from 1 to the number of personas")] | None = None
     threads: Threads = "auto"
 
 

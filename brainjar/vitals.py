@@ -18,8 +18,8 @@ from typing import Final
 
 import msgspec
 
-_MAGIC: Final = b"BJVITAL4"
-_COUNTERS: Final = struct.Struct("<8Q")
+_MAGIC: Final = b"BJVITAL5"
+_COUNTERS: Final = struct.Struct("<9Q")
 _LENGTH: Final = struct.Struct("<Q")
 _AT_COUNTERS: Final = len(_MAGIC)
 _AT_WORDS: Final = 128
@@ -48,6 +48,8 @@ class Vitals(msgspec.Struct, frozen=True, kw_only=True):
     turn: int = 0
     think_ns: int = 0
     """Time spent generating, for tokens per second."""
+    held: int = 0
+    """Tokens in its context."""
     words: str = ""
     exit_words: str = ""
 
@@ -69,7 +71,7 @@ def counters(fd: int) -> Vitals:
 
 
 def _counted(data: bytes, words: str = "", exit_words: str = "") -> Vitals:
-    beat, tokens, decode, sent, turn, think, decoded, steps = _COUNTERS.unpack_from(data, _AT_COUNTERS)
+    beat, tokens, decode, sent, turn, think, decoded, steps, held = _COUNTERS.unpack_from(data, _AT_COUNTERS)
     return Vitals(
         beat_ns=beat,
         tokens=tokens,
@@ -79,6 +81,7 @@ def _counted(data: bytes, words: str = "", exit_words: str = "") -> Vitals:
         think_ns=think,
         decoded=decoded,
         steps=steps,
+        held=held,
         words=words,
         exit_words=exit_words,
     )
@@ -103,7 +106,7 @@ class Writer:
 
     def __init__(self, fd: int) -> None:
         self._map = mmap.mmap(fd, SIZE, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
-        self._fields = [0] * 8
+        self._fields = [0] * 9
         self._words = 0
         self._map[: len(_MAGIC)] = _MAGIC
 
@@ -118,9 +121,10 @@ class Writer:
         think_ns: int | None = None,
         decoded: int | None = None,
         steps: int | None = None,
+        held: int | None = None,
     ) -> None:
         fields = self._fields
-        for i, value in ((0, beat_ns), (1, tokens), (2, decode_ns), (3, sent), (4, turn), (5, think_ns), (6, decoded), (7, steps)):
+        for i, value in enumerate((beat_ns, tokens, decode_ns, sent, turn, think_ns, decoded, steps, held)):
             if value is not None:
                 fields[i] = value
         _COUNTERS.pack_into(self._map, _AT_COUNTERS, *fields)

@@ -3,6 +3,9 @@
 It is exec'ed by the supervisor, stays on one thread (libgomp and forks do not mix), opens no zmq context, knows no
 persona: what a worker is to be, the supervisor tells the worker itself, over a gate that is made for it alone.
 
+Where an engine process computes (engine mode), or each worker with weights of its own (separate mode), it holds the vocabulary alone
+(`messages.VOCABULARY`), and forks all the same.
+
 Protocol, over the inherited SEQPACKET socket: the zygote says `Loaded` or `LoadFailed`; each message from the
 supervisor carries one descriptor, the gate of a worker to be. The worker is forked twice, so that it becomes the child
 of the supervisor (the subreaper), and says `Hello` with its own pidfd over its gate.
@@ -20,15 +23,16 @@ import threading
 import time
 import traceback
 from pathlib import Path
-from typing import Final, NoReturn
+from typing import Final, NoReturn, TypeVar
 
 import msgspec
 
 from brainjar import messages, vitals
 from brainjar.engine import llama, pages
+from brainjar.engine.remote import CapKv, Remote
 from brainjar.engine.snapshot import Snapshots
 from brainjar.isolation import affinity, bonds, priority, rlimits, sandbox
-from brainjar.messages import Birth, Hello, Loaded, LoadFailed, Refresh, Release, Waiting
+from brainjar.messages import Birth, Connect, Hello, Loaded, LoadFailed, Refresh, Release, Waiting
 from brainjar.persona.turns import SAY_WAIT_MS, Life, Stopped
 
 GATE_BYTES: Final = 256 * 1024
@@ -52,7 +56,7 @@ def main() -> NoReturn:
     sock = socket.socket(fileno=fd)
     llama.silence()
     llama.small_stacks()
-    engine, context_bytes = _load(sock, model, n_ctx)
+    engine, context_bytes = _load(sock, model, n_ctx, vocabulary=messages.VOCABULARY in apart)
     gc.collect()
     gc.freeze()  # or the first collection of each worker would copy every page that holds an object
     gc.disable()
@@ -64,9 +68,11 @@ def main() -> NoReturn:
             _fork(sock, gate, engine, context_bytes, supervisor, left_network)
 
 
-def _load(sock: socket.socket, model: Path, n_ctx: int) -> tuple[llama.Engine, int]:
+def _load(sock: socket.socket, model: Path, n_ctx: int, *, vocabulary: bool) -> tuple[llama.Engine | Remote, int]:
     started = time.monotonic()
     try:
+        if vocabulary:
+            return _loaded(sock, started, Remote(model), 0)
         engine = llama.Engine(model)
         before, mapped = rlimits.vm_data() or 0, pages.anonymous()
         engine.open_context(n_ctx)
@@ -79,6 +85,13 @@ def _load(sock: socket.socket, model: Path, n_ctx: int) -> tuple[llama.Engine, i
     if len(os.listdir("/proc/self/task")) != 1:
         sock.send(messages.encode(LoadFailed(why="the zygote has more than one thread: forking it would not be safe")))
         os._exit(messages.EXIT_REFUSED)
+    return _loaded(sock, started, engine, context_bytes)
+
+
+Held = TypeVar("Held", llama.Engine, Remote)
+
+
+def _loaded(sock: socket.socket, started: float, engine: Held, context_bytes: int) -> tuple[Held, int]:
     loaded = Loaded(
         pid=os.getpid(),
         seconds=time.monotonic() - started,
@@ -92,7 +105,7 @@ def _load(sock: socket.socket, model: Path, n_ctx: int) -> tuple[llama.Engine, i
     return engine, context_bytes
 
 
-def _fork(sock: socket.socket, gate: int, engine: llama.Engine, context_bytes: int, supervisor: int, left_network: bool) -> None:
+def _fork(sock: socket.socket, gate: int, engine: llama.Engine | Remote, context_bytes: int, supervisor: int, left_network: bool) -> None:
     child = os.fork()
     if child == 0:
         if os.fork() == 0:
@@ -106,7 +119,7 @@ def _fork(sock: socket.socket, gate: int, engine: llama.Engine, context_bytes: i
     os.waitpid(child, 0)
 
 
-def _worker(gate: socket.socket, engine: llama.Engine, context_bytes: int, supervisor: int, left_network: bool) -> NoReturn:
+def _worker(gate: socket.socket, engine: llama.Engine | Remote, context_bytes: int, supervisor: int, left_network: bool) -> NoReturn:
     """The first lines of a worker's life, in the order that `research/traps.md` found to hold."""
     born_ns = time.monotonic_ns()
     os.setsid()
@@ -114,11 +127,15 @@ def _worker(gate: socket.socket, engine: llama.Engine, context_bytes: int, super
     pidfd = os.pidfd_open(os.getpid())
     socket.send_fds(gate, [messages.encode(Hello(pid=os.getpid()))], [pidfd])
     os.close(pidfd)
-    body, fds, _, _ = socket.recv_fds(gate, GATE_BYTES, BIRTH_FDS + 1)
-    if not body or len(fds) not in (BIRTH_FDS, BIRTH_FDS + 1):
+    body, fds, _, _ = socket.recv_fds(gate, GATE_BYTES, BIRTH_FDS + 2)
+    if not body:
         os._exit(0)  # the supervisor has thought better of it
     birth = msgspec.json.decode(body, type=Birth)
-    vitals_fd, snapshot_a, snapshot_b, stderr, *door = fds
+    connected = BIRTH_FDS + (birth.mode == "engine")
+    if len(fds) not in (connected, connected + 1):
+        os._exit(0)
+    vitals_fd, snapshot_a, snapshot_b, stderr = fds[:BIRTH_FDS]
+    reaches, door = fds[BIRTH_FDS:connected], fds[connected:]
     os.dup2(stderr, 1)
     os.dup2(stderr, 2)
     os.close(stderr)
@@ -128,7 +145,9 @@ def _worker(gate: socket.socket, engine: llama.Engine, context_bytes: int, super
             os.write(group, b"0")  # before anything is touched: pages are charged to the group of who touches them first
             os.close(group)
         bonds.set_name(f"bj-{birth.name}")
-        _close_all_but({gate.fileno(), vitals_fd, snapshot_a, snapshot_b})
+        _close_all_but({gate.fileno(), vitals_fd, snapshot_a, snapshot_b, *reaches})
+        if birth.mode == "separate":
+            engine = llama.Engine(engine.path, alone=True)  # before the walls: another uid may be unable to reach the file
         affinity.pin(birth.cpus)
         walls = sandbox.put_up(birth.walls, supervisor, left_network=left_network)
         limit = baseline + birth.memory_cap
@@ -137,6 +156,15 @@ def _worker(gate: socket.socket, engine: llama.Engine, context_bytes: int, super
             raise llama.EngineError(f"memory cap of {birth.memory_cap} bytes is below the {need} that its context and Python need")
         rlimits.cap_data(limit)
         walled_ns = time.monotonic_ns()
+        if not birth.waits:
+            _tie(gate, engine)
+        if isinstance(engine, Remote):
+            for fd in reaches:
+                engine.offer(socket.socket(fileno=fd))
+            engine.set_interrupt(lambda: _beat(record))
+            engine.connect()
+        elif birth.mode == "separate":
+            engine.open_context(birth.n_ctx)
         gc.enable()
         faulthandler.enable()  # where a worker hangs or breaks in native code, its stack is the last that its stderr says
         life = Life(engine, birth, record, Snapshots((snapshot_a, snapshot_b)), (limit, baseline), walls, (born_ns, walled_ns))
@@ -144,13 +172,14 @@ def _worker(gate: socket.socket, engine: llama.Engine, context_bytes: int, super
         life.equip()
         if birth.waits:
             life.released(_wait(gate, life))
-        threading.stack_size(256 * 1024)
-        threading.Thread(target=_lifeline, args=(gate,), daemon=True).start()
+            _tie(gate, engine)
         life.prepare()
         life.live()
     except Stopped:
         life.close()
         os._exit(0)
+    except CapKv as error:
+        _end(record, messages.EXIT_CAP_KV, error)
     except MemoryError as error:
         _end(record, messages.EXIT_MEMORY, error)
     except (llama.EngineError, bonds.NotTied) as error:
@@ -159,6 +188,18 @@ def _worker(gate: socket.socket, engine: llama.Engine, context_bytes: int, super
         traceback.print_exc()
         _end(record, 1, error)
     os._exit(1)
+
+
+def _beat(record: vitals.Writer) -> bool:
+    """A sign of life while it waits for its engine; nothing stops that yet."""
+    record.set(beat_ns=time.monotonic_ns())
+    return False
+
+
+def _tie(gate: socket.socket, engine: llama.Engine | Remote) -> None:
+    """From here on a thread listens at the gate."""
+    threading.stack_size(256 * 1024)
+    threading.Thread(target=_lifeline, args=(gate, engine), daemon=True).start()
 
 
 def _wait(gate: socket.socket, life: Life) -> Release:
@@ -174,6 +215,8 @@ def _wait(gate: socket.socket, life: Life) -> Release:
                 return release
             case Refresh():
                 life.take_over()
+            case Connect():
+                pass  # to one that an engine computes for; none of those waits
 
 
 def _close_all_but(kept: set[int]) -> None:
@@ -191,10 +234,16 @@ def _end(record: vitals.Writer, code: int, error: BaseException) -> NoReturn:
     os._exit(code)
 
 
-def _lifeline(gate: socket.socket) -> None:
-    """Nothing is ever said over the gate again: when it ends, the supervisor has. The second line behind PDEATHSIG."""
+def _lifeline(gate: socket.socket, engine: llama.Engine | Remote) -> None:
+    """When the gate ends, the supervisor has: the second line behind PDEATHSIG. All that is ever said over it are new engines."""
     try:
-        gate.recv(1)
+        while True:
+            body, fds, _, _ = socket.recv_fds(gate, GATE_BYTES, 1)
+            if not body:
+                return
+            for fd in fds:
+                if isinstance(engine, Remote):
+                    engine.offer(socket.socket(fileno=fd))
     finally:
         os._exit(messages.EXIT_LIFELINE)
 

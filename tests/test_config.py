@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from brainjar import config, messages, paths, schema
-from brainjar.config import Config, Model, find_config, format_size, load, parse_duration, parse_size
+from brainjar.config import Config, Model, Placement, find_config, format_size, load, parse_duration, parse_size
 from brainjar.errors import UsageError
 from brainjar.tables import show
 from brainjar.units import format_cpus, parse_cpus
@@ -20,6 +20,11 @@ from brainjar.units import format_cpus, parse_cpus
 CPUS = frozenset(range(4))
 MINIMAL = '[model]\nname = "tiny"\n[[persona]]\nname = "subject"\n'
 THREE = '[model]\nname = "tiny"\n' + "".join(f'[[persona]]\nname = "{name}"\n' for name in ("subject", "observer", "god"))
+
+
+def gpu(more: str = "") -> str:
+    """Three personas whose model is on a GPU."""
+    return THREE.replace('name = "tiny"\n', f'name = "tiny"\ngpu_layers = "all"\n{more}', 1)
 
 
 @pytest.fixture(autouse=True)
@@ -58,6 +63,67 @@ def test_every_shipped_config_loads_without_a_note(shipped: Path) -> None:
     assert len(loaded.models) == 1
 
 
+def test_who_computes_follows_from_where_the_layers_are(tmp_path: Path) -> None:
+    own = "[persona.model]\ngpu_layers = 12\ngpu = 1\n"
+    loaded = given_text(tmp_path, THREE + own)
+    assert [p.model.mode for p in loaded.personas] == ["fork", "fork", "engine"]
+    assert loaded.personas[2].model.placement == Placement(gpu_layers=12, devices=(1,))
+    assert [(one.personas, one.threads) for one in loaded.engines] == [(("god",), 4)]
+    assert "cannot be forked" in loaded.why_mode(loaded.personas[2].model) and "forks share" in loaded.why_mode(loaded.personas[0].model)
+    for mode in ("engine", "separate", "fork"):
+        forced = given_text(tmp_path, THREE, f"inference.mode={mode}")
+        assert {p.model.mode for p in forced.personas} == {mode}
+        assert forced.why_mode(forced.personas[0].model) == f'inference.mode = "{mode}"'
+
+
+@pytest.mark.parametrize(
+    ("more", "placement"),
+    [
+        ("", Placement(gpu_layers=-1)),
+        ("gpu = 2\n", Placement(gpu_layers=-1, devices=(2,))),
+        ('gpu = "auto"\nsplit = "row"\n', Placement(gpu_layers=-1, split="row")),
+        ("gpu = [1, 0]\nsplit = [3.0, 1.0]\n", Placement(gpu_layers=-1, devices=(1, 0), shares=(3.0, 1.0))),
+    ],
+)
+def test_layers_go_where_the_config_says(tmp_path: Path, more: str, placement: Placement) -> None:
+    assert {p.model.placement for p in given_text(tmp_path, gpu(more)).personas} == {placement}
+    nowhere = given_text(tmp_path, gpu(more), "model.gpu_layers=0")
+    assert {p.model.placement for p in nowhere.personas} == {Placement()}, (
+        "nothing is on a GPU: a fork shares it with those that say no more"
+    )
+
+
+def test_where_engines_compute_for_all_everybody_may_think_at_once_and_they_share_out_the_cpus(tmp_path: Path) -> None:
+    loaded = given_text(tmp_path, THREE, "inference.mode=engine")
+    assert loaded.inference.max_concurrent == 3 and set(loaded.inference.shares) == {(0, 1, 2, 3)}
+    assert [(p.threads, p.cpus) for p in loaded.personas] == [(0, (0, 1, 2, 3))] * 3
+    assert [(one.personas, one.cpus, one.threads) for one in loaded.engines] == [(("subject", "observer", "god"), (0, 1, 2, 3), 4)]
+    bounded = given_text(tmp_path, THREE, "inference.mode=engine", "inference.max_concurrent=2", "inference.threads=3")
+    assert bounded.inference.max_concurrent == 2 and bounded.engines[0].threads == 3
+    two = given_text(tmp_path, THREE + '[persona.model]\nname = "smollm2-135m"\n', "inference.mode=engine")
+    assert [(one.cpus, one.threads) for one in two.engines] == [((0, 1), 2), ((2, 3), 2)]
+
+
+@pytest.mark.parametrize("concurrent", [1, 2, 4])
+def test_an_engine_beside_forks_takes_no_more_threads_than_a_share_has(tmp_path: Path, concurrent: int) -> None:
+    text = THREE + "[persona.model]\ngpu_layers = 1\n" + '[[persona]]\nname = "fourth"\nrole = "god"\n'
+    loaded = given_text(tmp_path, text, f"inference.max_concurrent={concurrent}")
+    assert loaded.engines[0].threads * concurrent <= 4
+
+
+def test_contexts_that_differ_need_no_second_engine_but_a_second_fork_server(tmp_path: Path) -> None:
+    text = THREE + "[persona.model]\ncontext = 512\n"
+    assert len(given_text(tmp_path, text).loads) == 2
+    for mode in ("engine", "separate"):
+        assert len(given_text(tmp_path, text, f"inference.mode={mode}").loads) == 1
+    assert given_text(tmp_path, text, "inference.mode=engine").engines[0].personas == ("subject", "observer", "god")
+
+
+def test_threads_of_one_that_an_engine_computes_for_are_said_not_to_count(tmp_path: Path) -> None:
+    (note,) = given_text(tmp_path, THREE + "threads = 1\n", "inference.mode=engine").notes
+    assert "persona.god.threads" in note and "not used" in note
+
+
 def test_matrix_is_what_it_says() -> None:
     loaded = load(paths.config_dir() / "matrix.toml", allowed_cpus=CPUS)
     assert [(p.name, p.role, p.memory >> 20, p.sees, p.growth) for p in loaded.personas] == [
@@ -66,8 +132,8 @@ def test_matrix_is_what_it_says() -> None:
         ("god", "god", 320, ("subject", "observer"), "context"),
     ]
     assert {(p.cpus, p.threads) for p in loaded.personas} == {((0, 1, 2, 3), 4)}
-    assert loaded.models == (Model(name="smollm2-135m", path=Path("/models/smollm2-135m.gguf"), context=768, gpu_layers=0),)
-    assert (loaded.inference.mode, loaded.inference.max_concurrent) == ("fork", 1)
+    assert loaded.models == (Model(name="smollm2-135m", path=Path("/models/smollm2-135m.gguf"), context=768),)
+    assert (loaded.inference.mode, loaded.inference.max_concurrent, loaded.engines) == ("auto", 1, ())
     restart = loaded.restart
     assert (restart.pause, restart.intensity, restart.window, restart.backoff_max) == (3.0, 5, 60.0, 300.0)
     assert loaded.watchdog.interval == 5.0
@@ -223,7 +289,6 @@ def test_backoff_never_ends_below_the_pause(tmp_path: Path) -> None:
         ("[persona.sandbox]\nnetwork = true", False),
         ('[persona.mortality]\ngrowth = "context"', False),
         ("[watchdog]\ntemperature = 70", False),
-        ("[persona.model]\ngpu = [0, 1]", True),
         ('[persona.model]\ngpu = "auto"', False),
     ],
 )
@@ -378,11 +443,21 @@ def test_a_wrong_model_option_is_named_as_one(tmp_path: Path) -> None:
         ("[model]\ncontext = 1048577\n", ["model.context", "1048577"]),
         ("[model]\ncontext = 2048.0\n", ["model.context", "2048.0", "a number of tokens"]),
         ("[model]\ncontext = true\n", ["model.context", "true"]),
-        ("[model]\ngpu_layers = 20\n", ["model.gpu_layers", "20", "engine mode", "this version does not have"]),
+        ("[model]\ngpu_layers = -2\n", ["model.gpu_layers", "-2", '"all"']),
+        ("[model]\ngpu_layers = 'some'\n", ["model.gpu_layers", '"some"', '"all"']),
+        ("[inference]\nmode = 'fork'\n" + gpu(), ["model.gpu_layers", 'found "all"', "cannot be forked", 'mode = "engine"']),
+        ("[inference]\nmode = 'separate'\n" + gpu(), ["model.gpu_layers", 'found "all"', "a copy onto the GPU"]),
+        (gpu("gpu = [0, 0]\n"), ["model.gpu", "[0, 0]", "each GPU once"]),
+        (gpu("gpu = []\n"), ["model.gpu", "[]", '"auto"']),
+        (gpu("gpu = [0, 1]\nsplit = [1.0, 2.0, 3.0]\n"), ["model.split", "[1.0, 2.0, 3.0]", "2 numbers"]),
+        (gpu("split = [1.0, 2.0]\n"), ["model.split", "model.gpu to name as many"]),
+        (gpu("gpu = [0, 1]\nsplit = [0.0, 0.0]\n"), ["model.split", "at least one that is not 0"]),
+        (gpu("split = 'tensor'\n"), ["model.split", '"tensor"', '"layer", "row"']),
         ("[model]\ngpu = 'all'\n", ["model.gpu", '"all"', '"auto"']),
         # inference
-        ("[inference]\nmode = 'engine'\n", ["inference.mode", '"engine"', "this version"]),
-        ("[inference]\nmode = 'separate'\n", ["inference.mode", '"separate"', "this version"]),
+        ("[inference]\nmode = 'gpu'\n", ["inference.mode", '"gpu"', '"separate"']),
+        ("[inference]\nmode = 'engine'\nthreads = 5\n" + THREE, ["inference.threads", "found 5", "1 to 4", "of an engine"]),
+        ("[inference]\nmode = 'engine'\nmax_concurrent = 4\n" + THREE, ["inference.max_concurrent", "found 4", "1 to 3"]),
         ("[inference]\nmax_concurrent = 0\n", ["inference.max_concurrent", "found 0", "1 to the number"]),
         ("[inference]\nmax_concurrent = 4\n" + THREE, ["inference.max_concurrent", "found 4", "1 to 3"]),
         ("[inference]\nthreads = 0\n", ["inference.threads", "found 0"]),

@@ -11,13 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from brainjar import plan as plans
-from brainjar.config import Config, Inference, Jar, Model, Persona, Restart, Sampling, Snapshots, Watchdog, parse_size
-from brainjar.plan import MIB, Buffer, Device, Figures, HostMemory, Plan, Window
+from brainjar.config import Config, Engine, Inference, Jar, Model, Persona, Placement, Restart, Sampling, Snapshots, Watchdog, parse_size
+from brainjar.gguf import Gguf
+from brainjar.plan import MIB, Buffer, Device, Figures, HostMemory, Place, Plan, Window
+from brainjar.quota import LEAST_CELLS, WORKER_BYTES, least_cap, pool_cells, quota
 
 GIB = 1 << 30
-A = Model(name="a", path=Path("/models/a.gguf"), context=2048, gpu_layers=0)
+A = Model(name="a", path=Path("/models/a.gguf"), context=2048)
 LARGER = msgspec.structs.replace(A, context=4096)
 KV_PER_TOKEN = 23040
+NOWHERE = Placement()
 
 
 def persona(name: str, memory: int = 256 * MIB, model: Model = A, growth: str = "none", threads: int = 1) -> Persona:
@@ -75,7 +78,44 @@ def host(total: int = 24 * GIB, available: int | None = None, limit: int | None 
 
 
 def plan(made: Config, here: HostMemory | None = None, known: Mapping[Path, Figures] | None = None) -> Plan:
-    return plans.plan(made, known or {A.path: figures()}, here or host())
+    return plans.plan(made, dict((known or {A.path: figures()}).items()), here or host())
+
+
+def header(trained: int = 8192) -> Gguf:
+    """Of a model whose tokens take `KV_PER_TOKEN` bytes each."""
+    return Gguf(
+        path=A.path,
+        size_bytes=98 * MIB,
+        architecture="llama",
+        name="a",
+        n_ctx_train=trained,
+        n_layer=30,
+        n_head_kv=3,
+        key_length=64,
+        value_length=64,
+        vocab_size=49152,
+        has_chat_template=True,
+        file_type=None,
+        tensors_bytes=92 * MIB,
+    )
+
+
+def in_engine(*personas: Persona, placement: Placement = NOWHERE) -> Config:
+    """A jar in which an engine computes for all."""
+    model = msgspec.structs.replace(A, mode="engine", placement=placement)
+    personas = tuple(msgspec.structs.replace(p, model=msgspec.structs.replace(model, context=p.model.context), threads=0) for p in personas)
+    made = config(*personas, max_concurrent=len(personas))
+    engine = Engine(model=model.shared, personas=tuple(p.name for p in personas), cpus=(0, 1), threads=2)
+    return msgspec.structs.replace(made, engines=(engine,))
+
+
+def engine_plan(made: Config, here: HostMemory | None = None, devices: tuple[Device, ...] = (), places: tuple[Place, ...] = ()) -> Plan:
+    quotas = {p.name: quota(p, header()) for p in made.personas}
+    ((key, question),) = plans.questions(made, {A.path: 8192}, quotas).items()
+    told = msgspec.structs.replace(window(question.contexts[0]), places=places)
+    weights = tuple(Buffer(name=place.name, bytes=place.weights_bytes) for place in places) or figures().weights
+    known = msgspec.structs.replace(figures(), windows=(told,), devices=devices, weights=weights)
+    return plans.plan(made, {key: known}, here or host(), quotas)
 
 
 def changed(made: Config, sets: Sequence[str]) -> Config:
@@ -283,3 +323,86 @@ def test_devices_are_listed_once() -> None:
 def test_a_plan_is_one_json_object_that_reads_back() -> None:
     made = plan(config(persona("subject", 20 * MIB), persona("god", 30 * GIB)))
     assert msgspec.json.decode(msgspec.json.encode(made), type=Plan) == made
+
+
+# ── an engine computes ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@given(st.integers(1, 4 * GIB), st.sampled_from([256, 768, 2048, 16384]), st.sampled_from(["none", "context"]))
+def test_cells_and_what_is_left_to_the_process_are_the_cap_and_no_more(memory: int, context: int, growth: str) -> None:
+    model = msgspec.structs.replace(A, context=context, mode="engine")
+    one = quota(persona("god", memory, model, growth), header())
+    assert one.kv_bytes + one.worker_bytes == memory
+    assert 0 <= one.window <= one.cells and one.window <= context
+    assert one.cells <= (max(context, 8192) if growth == "context" else context)
+    if one.cells:
+        assert one.worker_bytes >= WORKER_BYTES
+    assert (one.cells >= LEAST_CELLS) == (memory >= least_cap(header()))
+
+
+def test_an_engine_counts_its_pool_once_and_each_cap_only_what_is_not_in_it() -> None:
+    made = in_engine(persona("subject", 108 * MIB, growth="context"), persona("god", 64 * MIB))
+    shown = engine_plan(made)
+    assert shown.fits
+    (model,) = shown.models
+    cells = [quota(p, header()).cells for p in made.personas]
+    assert cells == [(96 * MIB) // KV_PER_TOKEN, 2048]
+    assert (model.mode, model.context, model.personas) == ("engine", sum(cells) + 1, ("subject", "god"))
+    assert shown.totals.weights_bytes == 92 * MIB
+    assert shown.totals.caps_bytes == 172 * MIB - sum(cells) * KV_PER_TOKEN
+    assert [row.largest_window for row in shown.personas] == cells
+    assert shown.totals.threads == 2
+
+
+def test_an_engines_dry_run_is_asked_for_the_pool_as_it_will_be() -> None:
+    placement = Placement(gpu_layers=-1, devices=(0, 1))
+    made = in_engine(persona("subject"), persona("god", model=LARGER), placement=placement)
+    quotas = {p.name: quota(p, header()) for p in made.personas}
+    (question,) = plans.questions(made, {A.path: 8192}, quotas).values()
+    assert question == plans.Question(path=A.path, contexts=(2048 + 4096 + 1,), sequences=2, placement=placement)
+    assert pool_cells(list(quotas.values())) == 2048 + 4096 + 1
+
+
+def test_a_cap_that_narrows_the_window_is_said_and_one_below_the_least_is_a_problem() -> None:
+    narrow = engine_plan(in_engine(persona("god", 32 * MIB)))
+    assert narrow.fits and narrow.personas[0].context == (20 * MIB) // KV_PER_TOKEN
+    assert any("god: its cap has room for a window of 910 tokens, not for the 2048" in note for note in narrow.notes)
+    least = least_cap(header())
+    small = engine_plan(in_engine(persona("god", least - 1)))
+    assert [problem.kind for problem in small.problems] == ["cap"] and not small.fits
+    assert engine_plan(in_engine(persona("god", small.personas[0].least_cap_bytes))).fits
+
+
+CUDA = Device(name="CUDA0", description="a card", kind="GPU", free_bytes=GIB, total_bytes=GIB)
+SHARED = msgspec.structs.replace(CUDA, kind="IGPU")
+PLACES = (
+    Place(name="CPU", weights_bytes=10 * MIB, context_bytes=0, compute_bytes=MIB),
+    Place(name="CUDA0", weights_bytes=700 * MIB, context_bytes=2049 * KV_PER_TOKEN, compute_bytes=7 * MIB),
+)
+
+
+def test_what_is_on_a_gpu_is_counted_there_unless_it_shares_the_hosts_memory() -> None:
+    made = in_engine(persona("god"), placement=Placement(gpu_layers=-1))
+    own, shared = engine_plan(made, devices=(CUDA,), places=PLACES), engine_plan(made, devices=(SHARED,), places=PLACES)
+    assert own.fits and own.models[0].places == PLACES
+    assert own.totals.weights_bytes == 10 * MIB and shared.totals.weights_bytes == 710 * MIB
+    assert shared.totals.zygotes_bytes - own.totals.zygotes_bytes == PLACES[1].context_bytes + PLACES[1].compute_bytes
+
+
+def test_a_gpu_that_is_too_small_is_a_problem_and_says_which() -> None:
+    made = in_engine(persona("god"), placement=Placement(gpu_layers=-1))
+    small = msgspec.structs.replace(CUDA, total_bytes=512 * MIB)
+    (problem,) = engine_plan(made, devices=(small,), places=PLACES).problems
+    assert "CUDA0 (a card)" in problem.what and "512 MiB" in problem.what and "gpu_layers" in problem.change
+
+
+def test_who_loads_for_itself_needs_room_for_a_vocabulary_and_shares_the_files_pages() -> None:
+    model = msgspec.structs.replace(A, mode="separate")
+    made = config(persona("subject", model=model), persona("god", model=model))
+    questions = plans.questions(made, {A.path: 8192}, {})
+    assert [question.alone for question in questions.values()] == [True]
+    shown = plans.plan(made, {key: figures() for key in questions}, host())
+    forked = plan(config(persona("subject"), persona("god")))
+    assert shown.totals.weights_bytes == 92 * MIB
+    assert shown.personas[0].least_cap_bytes - forked.personas[0].least_cap_bytes == 50 * MIB
+    assert shown.models[0].context_bytes == 0

@@ -82,7 +82,7 @@ def test_a_file_full_of_noise_can_be_read(seed: int, magic: bool) -> None:
     noise = random.Random(seed).randbytes(SIZE - 8)
     fd = vitals.create("brainjar-test")
     try:
-        os.pwrite(fd, (b"BJVITAL4" if magic else b"\0" * 8) + noise, 0)
+        os.pwrite(fd, (b"BJVITAL5" if magic else b"\0" * 8) + noise, 0)
         seen = vitals.read(fd)
         messages.encode(seen)
         assert magic or seen == Vitals()
@@ -116,7 +116,7 @@ def test_more_words_than_there_is_room_for_are_left_out(fd: int) -> None:
 
 @pytest.mark.parametrize("length", [WORDS_BYTES + 1, SIZE, 2**63, 2**64 - 1])
 def test_a_length_that_is_a_lie_ends_where_the_room_does(fd: int, length: int) -> None:
-    os.pwrite(fd, b"BJVITAL4" + b"x" * (SIZE - 8), 0)
+    os.pwrite(fd, b"BJVITAL5" + b"x" * (SIZE - 8), 0)
     for at in (128, 128 + 8 + WORDS_BYTES):
         os.pwrite(fd, length.to_bytes(8, "little"), at)
     assert vitals.read(fd).words == "x" * WORDS_BYTES

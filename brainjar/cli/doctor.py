@@ -175,7 +175,7 @@ def _walls(config: Config, found: Found, spaces: Spaces) -> list[tuple[Guard, ..
     shown: list[tuple[Guard, ...] | str] = []
     for persona in config.personas:
         own = ids.get(persona.name)
-        connected = any(other.sandbox.network for other in config.personas if other.model == persona.model)
+        connected = any(other.sandbox.network for other in config.personas if other.model.shared == persona.model.shared)
         try:
             with tempfile.TemporaryDirectory(prefix="brainjar-doctor-") as place:
                 writable = (os.path.join(place, "mind"), os.path.join(place, "home"))

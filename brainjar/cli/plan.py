@@ -59,11 +59,15 @@ def _lines(plan: Plan) -> Iterator[str]:
     models = [
         (
             *(m.name, str(m.context), size(m.weights_bytes), size(m.repacked_bytes) if m.repacked_bytes else "no"),
-            *(size(m.context_bytes), size(m.process_bytes), size(m.total_bytes), ", ".join(m.personas)),
+            *(size(m.context_bytes), size(m.process_bytes), size(m.total_bytes), m.mode, ", ".join(m.personas)),
         )
         for m in plan.models
     ]
-    yield from _aligned([("MODEL", "CONTEXT", "WEIGHTS", "REPACKED", "ITS CONTEXT", "PROCESS", "ZYGOTE", "LOADED ONCE FOR"), *models])
+    yield from _aligned(
+        [("MODEL", "CONTEXT", "WEIGHTS", "REPACKED", "ITS CONTEXT", "PROCESS", "TOGETHER", "MODE", "LOADED ONCE FOR"), *models]
+    )
+    yield ""
+    yield from dict.fromkeys(f"{m.name}: {m.mode}, as {m.why}" for m in plan.models)
     yield ""
     personas = [
         (
@@ -89,9 +93,21 @@ def _lines(plan: Plan) -> Iterator[str]:
         "THREADS",
     )
     yield from _aligned([titles, *personas])
+    places = [
+        (m.name, place.name, size(place.weights_bytes), size(place.context_bytes), size(place.compute_bytes), size(place.total_bytes))
+        for m in plan.models
+        for place in m.places
+    ]
+    if places:
+        yield ""
+        yield from _aligned([("ENGINE", "MEMORY", "WEIGHTS", "CELLS", "COMPUTE", "TOGETHER"), *places])
     if plan.devices:
         yield ""
-        devices = [(d.name, d.kind, size(d.free_bytes), size(d.total_bytes), d.description, "no: gpu_layers = 0") for d in plan.devices]
+        used = {place.name for m in plan.models for place in m.places}
+        devices = [
+            (d.name, d.kind, size(d.free_bytes), size(d.total_bytes), d.description, "yes" if d.name in used else "no: gpu_layers = 0")
+            for d in plan.devices
+        ]
         yield from _aligned([("DEVICE", "KIND", "FREE", "OF", "WHAT", "USED"), *devices])
     yield ""
     yield from _aligned(

@@ -16,6 +16,7 @@ from brainjar import gguf, models
 from brainjar import plan as plans
 from brainjar.errors import BrainjarError, UsageError
 from brainjar.isolation import hostmemory
+from brainjar.quota import quota
 
 if TYPE_CHECKING:
     from brainjar.config import Config
@@ -52,8 +53,11 @@ def headers(config: Config) -> dict[Path, Gguf]:
 
 def make(config: Config, known: dict[Path, Gguf]) -> plans.Plan:
     """`known`: what `headers` found. Raise `DryRunFailed`."""
-    figures = {path: dry_run(path, plans.asked(config, path, header.n_ctx_train)) for path, header in known.items()}
-    return plans.plan(config, figures, hostmemory.read(), _disk_free(config.jar.state_dir))
+    engines = {name for engine in config.engines for name in engine.personas}
+    quotas = {p.name: quota(p, known[p.model.path]) for p in config.personas if p.name in engines}
+    questions = plans.questions(config, {path: header.n_ctx_train for path, header in known.items()}, quotas)
+    figures = {key: answer(question) for key, question in questions.items()}
+    return plans.plan(config, figures, hostmemory.read(), quotas, _disk_free(config.jar.state_dir))
 
 
 def _disk_free(state_dir: Path) -> int | None:
@@ -66,9 +70,17 @@ def _disk_free(state_dir: Path) -> int | None:
     return found.f_bavail * found.f_frsize if found.f_blocks else None
 
 
-def dry_run(path: Path, contexts: Sequence[int], patience_s: float = PATIENCE_S) -> plans.Figures:
-    """Raise `DryRunFailed`, in one line, however the child ends."""
-    argv = [sys.executable, "-m", "brainjar.engine.dryrun", "--for", str(os.getpid()), str(path), *map(str, contexts)]
+def answer(question: plans.Question) -> plans.Figures:
+    """Raise `DryRunFailed`."""
+    more = ["--alone"] if question.alone else []
+    if question.sequences:
+        more = ["--engine", str(question.sequences), msgspec.json.encode(question.placement).decode()]
+    return dry_run(question.path, question.contexts, more=more)
+
+
+def dry_run(path: Path, contexts: Sequence[int], patience_s: float = PATIENCE_S, more: Sequence[str] = ()) -> plans.Figures:
+    """Raise `DryRunFailed`, in one line, however the child ends. `more`: what else its command line says."""
+    argv = [sys.executable, "-m", "brainjar.engine.dryrun", "--for", str(os.getpid()), *more, str(path), *map(str, contexts)]
     try:
         done = subprocess.run(argv, env=_environment(), stdin=subprocess.DEVNULL, capture_output=True, timeout=patience_s, check=False)
     except subprocess.TimeoutExpired:

@@ -51,6 +51,8 @@ def _lines(status: Status, now: float) -> list[str]:
     lines += [f"{p.name}: {clean(p.reason)}" for p in status.personas if p.reason]
     lines += [f"{p.name}: paused ({', '.join(p.paused)})" for p in status.personas if p.paused]
     lines += [f"{p.name}: at its cap in {span(p.cap_in_s)} at this rate" for p in status.personas if p.cap_in_s is not None]
+    lines += dict.fromkeys(f"{clean(p.model)}: {p.mode}, as {clean(p.why_mode)}" for p in status.personas if p.why_mode)
+    lines += _engines(status, now)
     lines += _watchdog(status)
     layers = [
         (p.name, layer.name, _bytes(layer.limit_bytes), _bytes(layer.used_bytes), "yes" if layer.effective else "no", _about(layer))
@@ -65,6 +67,21 @@ def _lines(status: Status, now: float) -> list[str]:
         lines += ["", *_aligned([("PERSONA", "WALLS THAT STAND"), *((name, standing) for name, standing, _ in walls)])]
         lines += [f"{name}: no wall: {wall}" for name, _, missing in walls for wall in missing]
     return lines
+
+
+def _engines(status: Status, now: float) -> list[str]:
+    from brainjar.view.words import clean, span
+
+    rows = [
+        (
+            *(clean(e.model), e.state, span(now - e.since), str(e.pid or "-"), str(e.deaths), str(e.cells), str(e.threads)),
+            *(str(e.tokens), f"{e.tokens / e.batches:.1f}" if e.batches else "-", ", ".join(e.personas)),
+        )
+        for e in status.engines
+    ]
+    titles = ("ENGINE", "STATE", "FOR", "PID", "DEATHS", "KV CELLS", "THREADS", "TOKENS", "A BATCH", "COMPUTES FOR")
+    lines = ["", *_aligned([titles, *rows])] if rows else []
+    return lines + [f"the engine of {clean(e.model)} ended last because {clean(e.why)}" for e in status.engines if e.why]
 
 
 def _watchdog(status: Status) -> list[str]:

@@ -1,6 +1,6 @@
 """What a model and its contexts would take, by llama.cpp's own reckoning, without allocating them.
 
-    python -m brainjar.engine.dryrun [--for PID] MODEL CONTEXT [CONTEXT …]
+    python -m brainjar.engine.dryrun [--for PID] [--alone | --engine SEQUENCES PLACEMENT] MODEL CONTEXT [CONTEXT …]
 
 prints one JSON object, `plan.Figures` or `{"error": …}`. To be run in a process that is thrown away: llama.cpp aborts where it
 runs out of memory, and a model file may be anything. Limits of its own bound what that can cost the host.
@@ -26,8 +26,10 @@ import msgspec
 
 from brainjar.engine import llama
 from brainjar.engine.bindings import lib
+from brainjar.engine.placement import place
 from brainjar.isolation import bonds, rlimits
-from brainjar.plan import Buffer, Device, Figures, Window
+from brainjar.messages import Placement
+from brainjar.plan import Buffer, Device, Figures, Place, Window
 
 DATA_BYTES: Final = 4 << 30
 """RLIMIT_DATA of the child; SmolLM2 takes 70 MiB. Not RLIMIT_AS: what CUDA reserves is counted there."""
@@ -137,14 +139,15 @@ def _breakdown(context: Any) -> dict[str, tuple[int, int, int]]:
     return found
 
 
-def dry_run(path: Path, contexts: Sequence[int], log: _Log) -> Figures:
-    """Raise `EngineError` or `OutOfMemory`, in words."""
+def dry_run(
+    path: Path, contexts: Sequence[int], log: _Log, *, alone: bool = False, sequences: int = 0, placement: Placement | None = None
+) -> Figures:
+    """As a fork server loads it, a worker `alone`, or an engine for so many `sequences`. Raise `EngineError` or `OutOfMemory`, in words."""
+    placement = placement or Placement()  # nothing on a GPU: a zygote sees none either, while `_devices` here lists them
     # A fixed threshold: it would grow with each context that is freed, and the next one's tables would come from the heap unseen.
     ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 128 * 1024)
-    params = llama.model_params()
-    params.no_alloc = True
-    nothing = ctypes.c_void_p(None)
-    params.devices = ctypes.addressof(nothing)  # an empty list: a zygote sees no GPU either, while `_devices` here lists them
+    params = place(llama.model_params(alone=alone), placement)
+    params.no_alloc, params.load_mode = True, lib.LLAMA_LOAD_MODE_NONE
     model = lib.llama_model_load_from_file(str(path).encode(), params)
     if not model:
         raise llama.EngineError(f"{path}: llama.cpp cannot load it")
@@ -154,7 +157,7 @@ def dry_run(path: Path, contexts: Sequence[int], log: _Log) -> Figures:
     windows = []
     for n_ctx in contexts:
         before = _allocated()
-        context = lib.llama_init_from_model(model, llama.context_params(n_ctx, 1))
+        context = lib.llama_init_from_model(model, llama.context_params(n_ctx, 1, sequences, gpu=placement.gpu_layers != 0))
         if not context:
             raise llama.OutOfMemory(f"{path}: llama.cpp cannot make a context of {n_ctx} tokens of it")
         grown = _allocated() - before
@@ -174,6 +177,11 @@ def dry_run(path: Path, contexts: Sequence[int], log: _Log) -> Figures:
                 compute_bytes=compute,
                 output_bytes=output,
                 bookkeeping_bytes=max(0, grown - output),  # the output buffer is allocated
+                places=tuple(
+                    Place(name=kind, weights_bytes=m, context_bytes=k, compute_bytes=c)
+                    for kind, (m, k, c) in sorted(kinds.items())
+                    if agreed
+                ),
             )
         )
         lib.llama_free(context)
@@ -236,8 +244,15 @@ def main(arguments: Sequence[str]) -> int:
     if arguments[:1] == ["--for"] and arguments[1:2] and arguments[1].isdecimal():
         # whoever wants to know may be gone by now: to be tied to who has adopted this process would be to outlive it
         parent, arguments = int(arguments[1]), arguments[2:]
+    more: dict[str, Any] = {}
+    if arguments[:1] == ["--alone"]:
+        more, arguments = {"alone": True}, arguments[1:]
+    elif arguments[:1] == ["--engine"] and len(arguments) > 3 and arguments[1].isdecimal():
+        more = {"sequences": int(arguments[1]), "placement": msgspec.json.decode(arguments[2], type=Placement)}
+        arguments = arguments[3:]
     if len(arguments) < 2 or not all(one.isdecimal() and int(one) > 0 for one in arguments[1:]):
-        print("usage: python -m brainjar.engine.dryrun [--for PID] MODEL CONTEXT [CONTEXT …]", file=sys.stderr)
+        usage = "[--for PID] [--alone | --engine SEQUENCES PLACEMENT] MODEL CONTEXT [CONTEXT …]"
+        print(f"usage: python -m brainjar.engine.dryrun {usage}", file=sys.stderr)
         return 2
     try:
         bonds.die_with(parent)
@@ -247,7 +262,7 @@ def main(arguments: Sequence[str]) -> int:
     log = _Log()
     llama.silence(log)
     try:
-        figures = dry_run(Path(arguments[0]), [int(one) for one in arguments[1:]], log)
+        figures = dry_run(Path(arguments[0]), [int(one) for one in arguments[1:]], log, **more)
     except (llama.EngineError, MemoryError) as error:
         print(msgspec.json.encode({"error": str(error) or "it ran out of memory"}).decode())
         return 1

@@ -10,97 +10,74 @@ negative code and would crash on the next call.
 from __future__ import annotations
 
 import ctypes
-import os
-import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from brainjar import gguf
-from brainjar.engine import identity
+from brainjar.engine import identity, sampler
 from brainjar.engine.bindings import lib
-from brainjar.engine.template import PLAIN, ChatTemplate, Message
+from brainjar.engine.vocab import EngineError, OutOfMemory, Vocabulary, drop_cached, silence
 from brainjar.messages import Sampling
+
+__all__ = ["BATCH", "Engine", "EngineError", "OutOfMemory", "context_params", "model_params", "silence", "small_stacks"]
 
 BATCH: Final = 128
 """Tokens per llama_decode. Larger batches cost compute buffers and gain nothing on a few CPU cores."""
+
+GPU_BATCH: Final = 512
+"""llama.cpp's own n_ubatch: a GPU is idle in smaller ones. Not run on a GPU."""
 
 STACK: Final = 512 * 1024
 """Bytes of a thread's stack. ggml's buffers are on the heap: threads of zmq and of OpenMP were measured to touch 16 KiB of it."""
 
 
-class EngineError(Exception):
-    """llama.cpp refused: a model that it cannot load, a state that it does not take."""
-
-
-class OutOfMemory(MemoryError):
-    """llama.cpp could not allocate; under a cap, this is the cap."""
-
-
-def silence(keep: Callable[[str], None] | None = None) -> None:
-    """Route llama.cpp's log: errors to stderr (the autopsy reads it), the rest to `keep` or nowhere. Call before a load."""
-
-    def log(level: int, text: bytes, _: Any) -> None:
-        if level == 4:  # GGML_LOG_LEVEL_ERROR
-            sys.stderr.write(text.decode(errors="replace"))
-            sys.stderr.flush()
-        elif keep is not None:
-            keep(text.decode(errors="replace"))
-
-    global _log_callback
-    _log_callback = lib.llama_log_callback(log)
-    lib.llama_log_set(_log_callback, ctypes.c_void_p(0))
-
-
-_log_callback: Any = None  # the C side keeps a pointer to it
-
-
-def model_params() -> Any:
-    """How weights are loaded; the dry run (`dryrun`) asks for the same."""
+def model_params(*, alone: bool = False) -> Any:
+    """How weights are loaded; the dry run (`dryrun`) asks for the same. `alone`: by a worker for itself (separate mode)."""
     params = lib.llama_model_default_params()
     params.n_gpu_layers = 0
-    # Anonymous memory in huge pages, not the mapped file: a fork copies, and a death tears down, one entry for 2 MiB
-    # instead of 512, and a newborn faults nothing in (docs/decisions.md has the figures).
-    params.load_mode = lib.LLAMA_LOAD_MODE_NONE
+    if alone:
+        # the mapped file's own pages, which the page cache shares; repacked weights would be each worker's own
+        params.load_mode, params.use_extra_bufts = lib.LLAMA_LOAD_MODE_MMAP, False
+    else:
+        # Anonymous memory in huge pages, not the mapped file: a fork copies, and a death tears down, one entry for 2 MiB
+        # instead of 512, and a newborn faults nothing in (docs/decisions.md has the figures).
+        params.load_mode = lib.LLAMA_LOAD_MODE_NONE
     return params
 
 
-def context_params(n_ctx: int, threads: int) -> Any:
-    """How a context of `n_ctx` tokens is made; the dry run asks for the same."""
+def context_params(n_ctx: int, threads: int, sequences: int = 0, *, gpu: bool = False) -> Any:
+    """How a context of `n_ctx` tokens is made; the dry run asks for the same. `sequences`: so many share it, in one pool of cells
+    (an engine process); 0: it is one worker's own. `gpu`: layers of the model are on one.
+    """
     params = lib.llama_context_default_params()
     params.n_ctx = n_ctx
-    params.n_batch = params.n_ubatch = min(BATCH, n_ctx)
-    params.n_outputs_max = 1  # only the last token's logits are ever read: saves n_batch x n_vocab floats
+    params.n_batch = params.n_ubatch = max(min(GPU_BATCH if gpu else BATCH, n_ctx), sequences)
+    params.n_outputs_max = max(sequences, 1)  # only last tokens' logits are ever read: saves n_batch x n_vocab floats
+    if sequences:
+        params.n_seq_max, params.kv_unified = sequences, True
     params.n_threads = params.n_threads_batch = threads
     # On a CPU it is the slower one, the more so the longer the past: 21 against 14 ms a token after 1,500 (docs/decisions.md).
-    params.flash_attn_type = lib.LLAMA_FLASH_ATTN_TYPE_DISABLED
+    params.flash_attn_type = lib.LLAMA_FLASH_ATTN_TYPE_AUTO if gpu else lib.LLAMA_FLASH_ATTN_TYPE_DISABLED
     params.no_perf = True
     return params
 
 
-class Engine:
+class Engine(Vocabulary):
     """One model and one context. Built in a zygote and inherited by its forks; not thread-safe, as llama.cpp is not."""
 
-    def __init__(self, path: Path) -> None:
-        """Load the weights, on one thread, so that a fork stays safe. Raise `EngineError` for an unusable file."""
-        self.path = path
-        self.model = lib.llama_model_load_from_file(str(path).encode(), model_params())
-        if not self.model:
-            raise EngineError(f"llama.cpp cannot load {path}; its own words are in the zygote's log")
-        self.identity = _identity(path)
-        """(model, library, parameters): what a computed context depends on; taken here, as a worker may not see the file any more."""
-        _drop_cached(path)
-        vocab = lib.llama_model_get_vocab(self.model)
-        assert vocab is not None  # of a loaded model
-        self.vocab = vocab
-        self.n_vocab = lib.llama_vocab_n_tokens(vocab)
-        self.n_ctx_train = lib.llama_model_n_ctx_train(self.model)
+    def __init__(self, path: Path, *, alone: bool = False) -> None:
+        """Load the weights, on one thread, so that a fork stays safe. Raise `EngineError` for an unusable file.
+
+        `alone`: the mapped file, shared with whoever maps it too, for a worker that loads for itself.
+        """
+        super().__init__(path, model_params(alone=alone))
+        self.identity = (*self.identity[:2], identity.of_parameters(context_params(512, 1)))
+        if not alone:
+            drop_cached(path)
         self.n_past = 0
         self.computed = 0
         """Tokens computed in all, whatever became of them."""
-        self._template = self._chat_template()
-        self._markers = self._control_markers()
         self._sampler: Any = None
         self._abort: Any = None
         self.on_decode: Callable[[bool], None] = lambda _: None
@@ -122,8 +99,8 @@ class Engine:
         if self._abort is not None:
             lib.llama_set_abort_callback(self.context, self._abort, ctypes.c_void_p(0))
 
-    def reopen_context(self, n_ctx: int) -> None:
-        """Another context in the place of this one, threads, interrupt and sampling as they were; its sequence is gone.
+    def reopen_context(self, n_ctx: int) -> bool:
+        """Another context in the place of this one, threads, interrupt and sampling as they were; its sequence is gone (False).
 
         The old one is freed first, as a cap has no room for both: after `OutOfMemory` there is none, and only another
         call of this makes one.
@@ -131,55 +108,7 @@ class Engine:
         if self.context:
             lib.llama_free(self.context)
         self.open_context(n_ctx)
-
-    # ── text and tokens ──
-
-    def _chat_template(self) -> ChatTemplate:
-        raw = lib.llama_model_chat_template(self.model, None)
-        bos, eos = (self._token_text(f(self.vocab)) for f in (lib.llama_vocab_bos, lib.llama_vocab_eos))
-        try:
-            return ChatTemplate(raw.decode() if raw else PLAIN, bos=bos, eos=eos)
-        except Exception as error:
-            raise EngineError(f"{self.path}: its chat template cannot be used: {error}") from None
-
-    def _token_text(self, token: int) -> str:
-        return (lib.llama_vocab_get_text(self.vocab, token) or b"").decode() if token >= 0 else ""
-
-    def render(self, messages: Sequence[Message], *, generate: bool) -> str:
-        """The conversation in the model's own chat format; with `generate`, open for its answer."""
-        return self._template.render(messages, generate=generate)
-
-    def tokenize(self, text: str, *, start: bool = False) -> list[int]:
-        """Control tokens in `text` are read as such. At the `start` of a sequence the model's BOS is added where its template has none."""
-        raw = text.encode()
-        room = len(raw) + 8
-        buffer = (lib.llama_token * room)()
-        bos = self._token_text(lib.llama_vocab_bos(self.vocab))
-        add = start and lib.llama_vocab_get_add_bos(self.vocab) and not (bos and text.startswith(bos))
-        n = lib.llama_tokenize(self.vocab, raw, len(raw), buffer, room, add, True)
-        if n < 0:
-            raise EngineError(f"llama.cpp cannot tokenize {text[:40]!r}…")
-        return list(buffer[:n])
-
-    def defang(self, text: str) -> str:
-        """`text` from outside, such that no control token of the model can be written by whoever wrote it."""
-        for marker in self._markers:
-            if marker in text:
-                text = text.replace(marker, marker[0] + "\u200b" + marker[1:])
-        return text
-
-    def _control_markers(self) -> list[str]:
-        found = (self._token_text(t) for t in range(self.n_vocab) if lib.llama_vocab_is_control(self.vocab, t))
-        return sorted((m for m in found if len(m) > 1), key=len, reverse=True)
-
-    def piece(self, token: int) -> bytes:
-        """The bytes of one token; a character may be spread over several."""
-        buffer = ctypes.create_string_buffer(256)
-        n = lib.llama_token_to_piece(self.vocab, token, buffer, 256, 0, False)
-        return buffer.raw[: max(n, 0)]
-
-    def ends(self, token: int) -> bool:
-        return bool(lib.llama_vocab_is_eog(self.vocab, token))
+        return False
 
     # ── computing ──
 
@@ -245,20 +174,7 @@ class Engine:
         self._shifted = True
 
     def set_sampling(self, s: Sampling, seed: int) -> None:
-        chain = lib.llama_sampler_chain_init(lib.llama_sampler_chain_default_params())
-        add = lib.llama_sampler_chain_add
-        # top-k first: the penalties look for repeats among all candidates that are left
-        add(chain, lib.llama_sampler_init_top_k(max(s.top_k, 1)))
-        if s.repeat_penalty != 1.0:
-            add(chain, lib.llama_sampler_init_penalties(self.n_vocab, 128, s.repeat_penalty, 0.0, 0.0))
-        if s.temperature <= 0:
-            add(chain, lib.llama_sampler_init_greedy())
-        else:
-            add(chain, lib.llama_sampler_init_top_p(s.top_p, 1))
-            add(chain, lib.llama_sampler_init_min_p(s.min_p, 1))
-            add(chain, lib.llama_sampler_init_temp(s.temperature))
-            add(chain, lib.llama_sampler_init_dist(seed))
-        self._sampler = chain
+        self._sampler = sampler.chain(s, seed, self.n_vocab)
 
     def sample(self) -> int:
         """The next token, from the logits of the last one fed. It is not fed."""
@@ -301,14 +217,6 @@ class Engine:
         lib.llama_memory_clear(self.memory, True)
         self.n_past = 0
 
-    def description(self) -> str:
-        buffer = ctypes.create_string_buffer(256)
-        lib.llama_model_desc(self.model, buffer, 256)
-        return buffer.value.decode(errors="replace")
-
-    def size_bytes(self) -> int:
-        return int(lib.llama_model_size(self.model))
-
 
 def small_stacks() -> None:
     """Threads that C code starts from now on, those of forks too, get a stack of `STACK` bytes. Call before any is started.
@@ -321,20 +229,3 @@ def small_stacks() -> None:
     libc.pthread_attr_setstacksize(attributes, ctypes.c_size_t(STACK))
     libc.pthread_setattr_default_np(attributes)  # glibc and musl have it; where it is refused, stacks stay as they are
     libc.pthread_attr_destroy(attributes)
-
-
-def _identity(path: Path) -> tuple[str, str, str]:
-    """While the file is still cached. Raise `EngineError`."""
-    try:
-        return identity.of_model(gguf.read(path)), identity.of_library(lib), identity.of_parameters(context_params(512, 1))
-    except (OSError, gguf.GgufError) as error:
-        raise EngineError(f"{path}: what it is cannot be told: {error}") from None
-
-
-def _drop_cached(path: Path) -> None:
-    """The weights are in memory once; what the kernel cached while they were read is not needed again."""
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
-    finally:
-        os.close(fd)

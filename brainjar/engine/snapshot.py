@@ -56,6 +56,27 @@ class Extent(NamedTuple):
     size: int
 
 
+class Shared(mmap.mmap):
+    """A mapping that knows its memfd, so that another process can be handed that instead of the bytes (`engine.remote`)."""
+
+    fd: int
+
+    @classmethod
+    def of(cls, fd: int, size: int) -> Shared:
+        made = cls(fd, size, mmap.MAP_SHARED)
+        made.fd = fd
+        return made
+
+
+def place(view: memoryview) -> tuple[int, int] | None:
+    """The memfd that the bytes of `view` lie in, and where; None: in none that is known."""
+    room = view.obj
+    if not isinstance(room, Shared):
+        return None
+    start, at = (ctypes.addressof(ctypes.c_char.from_buffer(memory)) for memory in (room, view))
+    return room.fd, at - start
+
+
 class Snapshots:
     def __init__(self, fds: tuple[int, int]) -> None:
         self._fds = fds
@@ -99,7 +120,7 @@ class Snapshots:
         written = 0
         try:
             os.posix_fallocate(fd, 0, total)  # or the first write into a hole that cannot be filled is a SIGBUS
-            with mmap.mmap(fd, total, mmap.MAP_SHARED) as room, memoryview(room) as view:
+            with Shared.of(fd, total) as room, memoryview(room) as view:
                 view[_HEADER.size : _HEADER.size + len(head)] = head
                 with view[_HEADER.size + len(head) :] as state:
                     written = save(state)
@@ -149,7 +170,7 @@ class Snapshots:
         header = self._header(fd)
         assert header is not None
         start = _HEADER.size + header[2]
-        with mmap.mmap(fd, start + header[3], mmap.MAP_SHARED) as room, memoryview(room) as view, view[start:] as state:
+        with Shared.of(fd, start + header[3]) as room, memoryview(room) as view, view[start:] as state:
             return meta if load(meta, state) else None
 
     def discard(self) -> None:

@@ -12,6 +12,7 @@ WORDS: Final = {
     "supervisor-lost": "your whole world was cut off",
     "cap-rlimit": "out of memory, at your cap",
     "cap-watch": "out of memory, at your cap",
+    "cap-kv": "out of memory, at your cap",
     "oom-cgroup": "out of memory, at your cap",
     "oom-unit": "out of memory, with the whole jar",
     "oom-kernel": "out of memory, taken by the kernel",
@@ -25,7 +26,7 @@ WORDS: Final = {
     "watchdog-heat": "the machine grew too hot",
 }
 
-OF_MEMORY: Final = frozenset({"cap-rlimit", "cap-watch", "oom-cgroup", "oom-unit", "oom-kernel", "out-of-memory"})
+OF_MEMORY: Final = frozenset({"cap-rlimit", "cap-watch", "oom-cgroup", "oom-unit", "oom-kernel", "out-of-memory", "cap-kv"})
 """Deaths of a mind that held more than it could be given; the one that comes after it holds less."""
 
 

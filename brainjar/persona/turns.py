@@ -24,9 +24,10 @@ import msgspec
 
 from brainjar import messages
 from brainjar.bus import WorkerEnd
-from brainjar.engine.llama import Engine, EngineError, OutOfMemory
 from brainjar.engine.snapshot import Meta, Snapshots
+from brainjar.engine.thinker import Thinker
 from brainjar.engine.threads import move_to
+from brainjar.engine.vocab import EngineError, OutOfMemory
 from brainjar.messages import (
     Ask,
     Birth,
@@ -80,7 +81,7 @@ class Stopped(Exception):
 class Life:
     def __init__(
         self,
-        engine: Engine,
+        engine: Thinker,
         birth: Birth,
         vitals: Writer,
         snapshots: Snapshots,
@@ -445,8 +446,9 @@ class Life:
         if self.saved != self._held():
             self._leave_snapshot()
         kept = self.saved is not None
-        self.engine.reopen_context(min(2 * old, largest))
-        if kept and self.snapshots.read(self.fingerprint, lambda meta, state: self.engine.load_state(state, meta.n_past)):
+        if self.engine.reopen_context(min(2 * old, largest)):
+            pass  # an engine's cells are there already: nothing of the sequence is lost
+        elif kept and self.snapshots.read(self.fingerprint, lambda meta, state: self.engine.load_state(state, meta.n_past)):
             self.saved = self._held()
         else:
             self.saved = None  # what the conversation holds is read again
@@ -494,7 +496,7 @@ class Life:
         return self.stopping or (self.revoked and self.engine.can_cut())
 
     def _decoding(self, begins: bool) -> None:
-        self.vitals.set(decode_ns=time.monotonic_ns() if begins else 0, decoded=self.engine.computed)
+        self.vitals.set(decode_ns=time.monotonic_ns() if begins else 0, decoded=self.engine.computed, held=self.engine.n_past)
 
     def _opening(self) -> str:
         """What this turn begins with: what is unread, newest kept; else what sets a mind going."""

@@ -13,10 +13,10 @@ import signal
 from collections.abc import Sequence
 from typing import Final
 
-from brainjar.messages import EXIT_MEMORY, EXIT_REFUSED, WATCH_INTENT, Evidence
+from brainjar.messages import EXIT_CAP_KV, EXIT_MEMORY, EXIT_REFUSED, WATCH_INTENT, Evidence
 
 RECYCLED: Final = "recycled"
-_INTENTS: Final = {"operator": "killed-by-operator", "cap": "cap-watch", "recycle": RECYCLED}
+_INTENTS: Final = {"operator": "killed-by-operator", "cap": "cap-watch", "recycle": RECYCLED, "misuse": "engine-misuse"}
 _SIGNALS: Final = {signal.SIGSEGV: "segv", signal.SIGBUS: "bus-error", signal.SIGILL: "illegal-instruction", signal.SIGFPE: "fpe"}
 _STACK: Final = "Fatal Python error: "
 """How faulthandler begins a dump."""
@@ -50,6 +50,8 @@ def cause(evidence: Evidence) -> str:
         return f"signal-{signal_name(evidence.signal)}"
     if evidence.exit_code == EXIT_MEMORY or (evidence.exit_code in (1, 127) and starved):
         return _refused_memory(evidence)
+    if evidence.exit_code == EXIT_CAP_KV:
+        return "cap-kv"
     if evidence.exit_code == EXIT_REFUSED:
         return "refused"
     if evidence.exit_code == 0:

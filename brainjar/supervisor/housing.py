@@ -17,6 +17,7 @@ from brainjar.gguf import Gguf
 from brainjar.isolation import cgroups, namespaces, users
 from brainjar.isolation.cgroups import Groups, Limits
 from brainjar.messages import Layer, OomCounts, Walls
+from brainjar.quota import quota
 
 MIB: Final = 1024 * 1024
 ABOVE_HOLDS_S: Final = 5.0
@@ -29,6 +30,9 @@ SNAPSHOT_SLACK: Final = 4 * MIB
 
 def snapshot_room(persona: Persona, header: Gguf) -> int:
     """Bytes that the context of `persona` may need when it is left to the next life: of the largest window that its cap allows."""
+    if persona.model.mode == "engine":
+        cells = quota(persona, header).cells
+        return header.kv_bytes(cells) * 9 // 8 + SNAPSHOT_SLACK
     window = persona.model.context
     while (
         persona.growth == "context"
@@ -47,6 +51,9 @@ class Housing:
         self._minds = minds
         self.spaces = namespaces.probe()
         self.rooms = {p.name: snapshot_room(p, headers[p.model.path]) for p in config.personas}
+        self.quotas = {p.name: quota(p, headers[p.model.path]) for p in config.personas if p.model.mode == "engine"}
+        """Of those that an engine computes for."""
+        self._files = {p.name: headers[p.model.path].size_bytes for p in config.personas if p.model.mode == "separate"}
         self._users = self._choose_users(state_dir)
         self._give_minds()
         key = f"brainjar-{config.jar.name}-{zlib.crc32(os.fsencode(state_dir)):08x}"
@@ -115,15 +122,24 @@ class Housing:
 
     def _limits(self, persona: Persona) -> Limits:
         # The kernel charges the snapshot to who writes it, twice while one replaces the other; it is outside the persona's cap.
-        beside = 2 * self.rooms[persona.name]
-        cpus = [cpu for share in self._config.inference.shares for cpu in share] if persona.floats else persona.cpus
+        beside = self._beside(persona)
+        own = self._own_cap(persona)
+        cpus = {cpu for share in self._config.inference.shares for cpu in share} if persona.floats else persona.cpus
         return Limits(
-            memory=persona.memory + beside,
-            memory_high=None if persona.memory_high is None else persona.memory_high + beside,
+            memory=own + beside,
+            memory_high=None if persona.memory_high is None else own - (persona.memory - persona.memory_high) + beside,
             cpus=tuple(sorted(cpus)),
             cpu_quota=persona.cpu_quota,
             processes=THREADS + persona.threads,
         )
+
+    def _own_cap(self, persona: Persona) -> int:
+        """Of its cap, what its process may own."""
+        return self.quotas[persona.name].worker_bytes if persona.name in self.quotas else persona.memory
+
+    def _beside(self, persona: Persona) -> int:
+        """What the kernel charges to its group beside what its cap counts: snapshots, and a model's file that it maps for itself."""
+        return 2 * self.rooms[persona.name] + self._files.get(persona.name, 0)
 
     def counts(self, name: str, slot: int, now: float) -> OomCounts | None:
         """What the kernel has counted in its group and, since the last death, around it; `now` is monotonic.
@@ -155,13 +171,14 @@ class Housing:
 
     def layer(self, persona: Persona, slot: int = 0, *, joined: bool | None) -> Layer:
         """The cgroup's layer of the memory cap. `joined`: whether the living worker is in its group; None: there is no worker."""
-        beside = 2 * self.rooms[persona.name]
-        counts = f"pages that it touched first, page cache too, and its snapshot ({beside // MIB} MiB of the limit are for that)"
+        beside = self._beside(persona)
+        what = "its snapshot and the model's file" if persona.name in self._files else "its snapshot"
+        counts = f"pages that it touched first, page cache too, and {what} ({beside // MIB} MiB of the limit are for that)"
         group = self._group[persona.name, slot]
         if group is None:
             return Layer(name="cgroup", limit_bytes=None, used_bytes=None, effective=False, counts=counts, why=self.groups.why)
         if joined is None:
-            return Layer(name="cgroup", limit_bytes=persona.memory + beside, used_bytes=None, effective=False, counts=counts)
+            return Layer(name="cgroup", limit_bytes=self._own_cap(persona) + beside, used_bytes=None, effective=False, counts=counts)
         limit = group.limit_bytes()
         inside = joined and limit is not None
         why = "" if inside else group.why or (f"{group.path} has vanished" if not group.exists else "the worker could not be moved into it")

@@ -20,6 +20,7 @@ from brainjar.messages import (
     NO_NETWORK,
     SHORT_WORDS,
     USER_NAMESPACE,
+    VOCABULARY,
     Birth,
     Death,
     Evidence,
@@ -33,6 +34,7 @@ from brainjar.messages import (
 )
 from brainjar.supervisor import autopsy, logs, restart
 from brainjar.supervisor.bulletin import Bulletin
+from brainjar.supervisor.engines import Engines
 from brainjar.supervisor.housing import Housing
 from brainjar.supervisor.leases import Leases
 from brainjar.supervisor.lifecycle import SHOWN, Event, Phase, step
@@ -80,20 +82,32 @@ class Keeper:
         """Why nobody may be born just now; "" while births are free."""
         # so many that the pause can grow to its end, whatever the intensity
         remembered = config.restart.intensity + restart.DOUBLINGS
-        self.workers = {p.name: Worker(p, ledger.record(p.name), time.time(), remembered, housing.rooms[p.name]) for p in config.personas}
+        self.workers = {
+            p.name: Worker(p, ledger.record(p.name), time.time(), remembered, housing.rooms[p.name], housing.quotas.get(p.name))
+            for p in config.personas
+        }
         inside = [USER_NAMESPACE] if housing.spaces.user_namespace else []
         self.zygotes = {
-            model: Zygote(model, premises.state_dir / LOGS / "zygote.log", [*inside, *self._words(model)]) for model in config.models
+            model: Zygote(model, premises.state_dir / LOGS / "zygote.log", [*inside, *self._words(model)]) for model in config.loads
         }
-        self.standbys = Standbys(self.workers, self._fork_standby, self._equip_standby, START_S)
-        self.leases = Leases(config.inference.shares, self.workers, self._announce_state, clock)
+        beforehand = [w for w in self.workers.values() if config.restart.standby and w.persona.model.mode == "fork"]
+        self.standbys = Standbys(beforehand, self._fork_standby, self._equip_standby, START_S)
+        log = premises.state_dir / LOGS / "engine.log"
+        self.engines = Engines(config, housing.quotas, housing.rooms, premises.state_dir, log, bulletin, clock)
+        self.engines.adopt = housing.groups.adopt_zygote
+        alone = all(p.model.mode == "engine" for p in config.personas)
+        threads = {name: 0 if alone else engine.threads for engine in config.engines for name in engine.personas}
+        self.leases = Leases(config.inference.shares, self.workers, self._announce_state, clock, threads)
         for worker in self.workers.values():
             worker.rises = worker.life > 1 and not ledger.lived(worker.name, worker.life)
 
     def _words(self, model: Model) -> list[str]:
         """What the zygote of `model` is told of those whom it will fork."""
-        connected = any(persona.sandbox.network for persona in self.config.personas if persona.model == model)
-        return [] if connected else [NO_NETWORK]
+        connected = any(persona.sandbox.network for persona in self.config.personas if persona.model.shared == model)
+        return [*([] if connected else [NO_NETWORK]), *([] if model.mode == "fork" else [VOCABULARY])]
+
+    def zygote_of(self, worker: Worker) -> Zygote:
+        return self.zygotes[worker.persona.model.shared]
 
     # ── the table at work ──
 
@@ -142,15 +156,32 @@ class Keeper:
             return
         if worker.reason.startswith(HELD):
             worker.reason = ""
-        zygote = self.zygotes[worker.persona.model]
-        if zygote.standing is Standing.LOADED or self.standbys.ready(worker):
+        zygote, engine = self.zygote_of(worker), self.engines.of(worker)
+        if self.can_fork(worker) or self.standbys.ready(worker):
             self.happen(worker, Event.LOADED)
-        elif zygote.standing is Standing.ABSENT:
-            try:
+            return
+        try:
+            if engine is not None and engine.standing is Standing.ABSENT:
+                self.engines.start(engine)
+            if zygote.standing is Standing.ABSENT:
                 self.start_zygote(zygote)
-            except OSError as error:
-                worker.reason = f"no process for the model could be made: {error.strerror}"
-                self.happen(worker, Event.UNLOADED)
+        except OSError as error:
+            worker.reason = f"no process for the model could be made: {error.strerror}"
+            self.happen(worker, Event.UNLOADED)
+
+    def can_fork(self, worker: Worker) -> bool:
+        """Whether all that its birth needs is loaded."""
+        engine = self.engines.of(worker)
+        return self.zygote_of(worker).standing is Standing.LOADED and (engine is None or engine.standing is Standing.LOADED)
+
+    def why_not(self, worker: Worker) -> str:
+        """Why it cannot be born; "" where nothing is known."""
+        engine = self.engines.of(worker)
+        return self.zygote_of(worker).why or ("" if engine is None else engine.why)
+
+    def end_misuse(self, worker: Worker, why: str) -> None:
+        """Its engine does not listen to it any more."""
+        self.end(worker, signal.SIGKILL, "misuse", f"its engine let go of {worker.name}, as it {why}")
 
     def start_zygote(self, zygote: Zygote) -> None:
         """Raise OSError when no process can be made."""
@@ -189,12 +220,12 @@ class Keeper:
             worker.name,
             self.clock(),
             owner=self.housing.ids(worker.name),
-            cap=worker.persona.memory,
+            cap=worker.own_cap,
             watchdog=self.config.watchdog,
             slot=slot,
         )
         process.cpus = worker.persona.cpus
-        zygote = self.zygotes[worker.persona.model]
+        zygote = self.zygote_of(worker)
         if zygote.fork(process.theirs.fileno()):
             process.zygote = zygote.pid
         process.release_gate_end()
@@ -244,7 +275,7 @@ class Keeper:
             birth=worker.births,
             life=worker.life,
             deaths=worker.deaths,
-            memory_cap=persona.memory,
+            memory_cap=worker.own_cap,
             cpus=persona.cpus,
             threads=persona.threads,
             prompt=persona.prompt,
@@ -257,11 +288,13 @@ class Keeper:
             growth="context" if persona.growth == "context" else "none",
             afresh=worker.failed_starts > 0,
             walls=self.housing.walls(persona, process.channel.home),
-            standby=self.config.restart.standby,
+            standby=self.standbys.keeps(worker),
             waits=waits,
             snapshot_share=self.config.snapshots.share(len(self.config.personas)),
+            mode=persona.model.mode,
+            n_ctx=persona.model.context,
         )
-        process.hand_over(birth, worker.snapshots, self.housing.open_group(persona, process.slot))
+        process.hand_over(birth, worker.snapshots, self.housing.open_group(persona, process.slot), self.engines.descriptor(worker))
 
     def ready(self, worker: Worker, message: Ready) -> None:
         if worker.process is not None and worker.process.ready is None:
@@ -294,11 +327,11 @@ class Keeper:
             worker.process.signal(signal.SIGKILL)
             worker.deadline = self.clock() + KILL_AGAIN_S
         else:
-            self.zygotes[worker.persona.model].kill()  # it took the request and forks nobody: another may
+            self.zygote_of(worker).kill()  # it took the request and forks nobody: another may
             self.happen(worker, Event.EXIT)
 
     def _give_up_fork(self, worker: Worker) -> None:
-        worker.reason = worker.reason or self.zygotes[worker.persona.model].why
+        worker.reason = worker.reason or self.why_not(worker)
 
     def _record_failed_start(self, worker: Worker) -> None:
         process = worker.process
@@ -315,7 +348,7 @@ class Keeper:
     def _retry_later(self, worker: Worker) -> None:
         worker.failed_starts += 1
         worker.reason = "" if worker.reason.startswith(HELD) else worker.reason
-        worker.reason = worker.reason or self.zygotes[worker.persona.model].why or "it ended before it was ready"
+        worker.reason = worker.reason or self.why_not(worker) or "it ended before it was ready"
         pause = restart.after_failed_start(worker.failed_starts, backoff_max=self.config.restart.backoff_max)
         worker.deadline, worker.retry_at = self.clock() + pause, time.time() + pause
 
@@ -397,7 +430,7 @@ class Keeper:
             exit_words=worker.vitals().exit_words or None,
             stderr=logs.tail(process.stderr, process.log_from),
             ready=process.ready is not None,
-            rlimit_bytes=None if process.data_limit is None else worker.persona.memory,
+            rlimit_bytes=None if process.data_limit is None else worker.own_cap,
             private_bytes=process.own.estimate,
             verdict=process.verdict,
             cgroup=self.housing.counts(worker.name, process.slot, self.clock()) if unasked and process.joined else None,
@@ -474,4 +507,5 @@ class Keeper:
         self._tell_seers(worker, Heard(by=worker.name, life=worker.life, text=text))
 
     def workers_of(self, model: Model) -> Sequence[Worker]:
-        return [worker for worker in self.workers.values() if worker.persona.model == model]
+        """Those whose zygote, or engine, holds this (`Model.shared`)."""
+        return [worker for worker in self.workers.values() if worker.persona.model.shared == model]

@@ -21,8 +21,11 @@ class Leases:
         workers: Mapping[str, Worker],
         announce: Callable[[Worker], None],
         clock: Callable[[], float],
+        engine_threads: Mapping[str, int] | None = None,
     ) -> None:
-        """`announce`: say the state that a worker is in now."""
+        """`announce`: say the state that a worker is in now. `engine_threads`: of those that an engine computes for, the threads that it
+        takes from those who compute for themselves (0: there are none)."""
+        self._engine_threads = engine_threads or {}
         self.gate = Gate(shares)
         self._workers = workers
         self._announce = announce
@@ -61,10 +64,16 @@ class Leases:
             self.let_go(worker)  # that it gave back the one before was lost
         elif anew:
             self.gate.release(worker.name)
-        persona = worker.persona
-        claim = Claim(persona.threads, None if persona.floats else persona.cpus, persona.priority)
-        self.gate.ask(worker.name, self._clock(), claim)
+        self.gate.ask(worker.name, self._clock(), self._claim(worker))
         self.grant()
+
+    def _claim(self, worker: Worker) -> Claim:
+        persona = worker.persona
+        threads = self._engine_threads.get(worker.name)
+        if threads is None:
+            return Claim(persona.threads, None if persona.floats else persona.cpus, persona.priority)
+        # where engines compute for all they share out the CPUs among themselves, and a batch takes no more of them for one more persona
+        return Claim(0, persona.cpus, persona.priority) if threads == 0 else Claim(threads, None, persona.priority)
 
     def give_back(self, worker: Worker, request: int) -> None:
         """It has given the lease back, of its own will or asked to."""

@@ -26,6 +26,7 @@ from brainjar.messages import JAR, Ask, Kept, Ready, Snapshot, Thought, Token, T
 from brainjar.supervisor import logs, reaper
 from brainjar.supervisor.bulletin import Bulletin
 from brainjar.supervisor.control import Connection, Control, refusal
+from brainjar.supervisor.engines import Engine
 from brainjar.supervisor.housing import Housing
 from brainjar.supervisor.keeper import Keeper
 from brainjar.supervisor.lifecycle import Event, Phase
@@ -161,8 +162,13 @@ class Supervisor:
             self.bulletin.flush()
             for zygote in self.keeper.zygotes.values():
                 zygote.kill()
+            self.keeper.engines.dismiss()
         self.terminal.finish(self.clock())
-        return self.terminal.pidfd < 0 and all(z.standing is Standing.ABSENT for z in self.keeper.zygotes.values())
+        ended = all(zygote.standing is Standing.ABSENT for zygote in self.keeper.zygotes.values())
+        return self.terminal.pidfd < 0 and ended and self.keeper.engines.gone
+
+    def _loaders(self) -> list[Zygote | Engine]:
+        return [*self.keeper.zygotes.values(), *self.keeper.engines]
 
     def _end(self) -> None:
         """Leave nothing behind, also after an exception: then the workers are killed."""
@@ -171,9 +177,9 @@ class Supervisor:
                 if process is not None:
                     process.signal(signal.SIGKILL)
             worker.close()
-        for zygote in self.keeper.zygotes.values():
-            zygote.kill()
-            zygote.close()
+        for loader in self._loaders():
+            loader.kill()
+            loader.close()
         self.senses.close()
         reaper.end_strangers({self.terminal.pid})
         if self.terminal.pidfd >= 0:
@@ -202,6 +208,11 @@ class Supervisor:
         self._reap_again |= self.keeper.standbys.attend(ready, now, retry=retry)
         for zygote in self.keeper.zygotes.values():
             self._attend_zygote(zygote, ready)
+        for engine in self.keeper.engines:
+            workers = self.keeper.workers_of(engine.model)
+            self.keeper.engines.attend(engine, ready, workers, self.keeper.leases, self.keeper)
+        if not self._stopping and not self.verdicts.danger:
+            self.keeper.engines.start_due()
         if self.terminal.pidfd in ready:
             self.terminal.ended()
         if self._doorkeeper.socket in ready:
@@ -240,6 +251,9 @@ class Supervisor:
                 watched.append((zygote.pidfd, zmq.POLLIN))
                 if zygote.standing is Standing.LOADING:
                     watched.append((zygote.sock.fileno(), zmq.POLLIN))
+        for engine in self.keeper.engines:
+            if engine.sock is not None:
+                watched += [(engine.pidfd, zmq.POLLIN), (engine.sock.fileno(), zmq.POLLIN)]
         if self.terminal.pidfd >= 0:
             watched.append((self.terminal.pidfd, zmq.POLLIN))
         for worker in self.keeper.workers.values():
@@ -260,6 +274,8 @@ class Supervisor:
 
     def _patience_ms(self) -> int:
         deadlines = [worker.deadline for worker in self.keeper.workers.values() if worker.deadline is not None]
+        if not self._stopping and (due := self.keeper.engines.due()) is not None:
+            deadlines.append(max(due, self.clock() + 0.05) if self.verdicts.danger else due)
         if self._said_farewell:
             deadlines.append(self.clock() + 0.05)
         if any(worker.process is not None and worker.process.allowance <= 0 for worker in self.keeper.workers.values()):
@@ -329,7 +345,7 @@ class Supervisor:
     def _known(self) -> set[int]:
         known = {worker.process.pid for worker in self.keeper.workers.values() if worker.process is not None}
         known |= self.keeper.standbys.pids()
-        return known | {zygote.pid for zygote in self.keeper.zygotes.values()} | {self.terminal.pid} | self.senses.pids
+        return known | {loader.pid for loader in self._loaders()} | {self.terminal.pid} | self.senses.pids
 
     def _hear(self, worker: Worker) -> None:
         """Take what the worker says, a bounded number of messages. Who speaks is known from the socket, never from the message."""
@@ -383,7 +399,8 @@ class Supervisor:
             return
         if zygote.standing is Standing.LOADING and zygote.sock.fileno() in ready and zygote.poll():
             for worker in self.keeper.workers_of(zygote.model):
-                self.keeper.happen(worker, Event.LOADED)
+                if self.keeper.can_fork(worker):
+                    self.keeper.happen(worker, Event.LOADED)
         if zygote.pidfd in ready:
             was_loaded = zygote.standing is Standing.LOADED
             if zygote.ended() is None:
@@ -445,11 +462,10 @@ class Supervisor:
         self.watch.beat(now)
         self.verdicts.beat(now)
         self.keeper.end_overdue()
-        if self.config.restart.standby:
-            if self.verdicts.danger:
-                self.keeper.standbys.end_all()  # what nobody lives in goes first
-            else:
-                self.keeper.standbys.tend(now)
+        if self.verdicts.danger:
+            self.keeper.standbys.end_all()  # what nobody lives in goes first
+        else:
+            self.keeper.standbys.tend(now)
         self.keeper.kernel_oom_kills = pressure.kernel_oom_kills()
         self._reports.beat()
         if trouble := self.ledger.journal_file.trouble():

@@ -6,6 +6,8 @@ import os
 import resource
 from typing import Any
 
+import msgspec
+
 from brainjar import __version__
 from brainjar.config import Config
 from brainjar.ledger import Ledger
@@ -48,6 +50,7 @@ class Reports:
                 write_budget_bytes_day=self._snapshots.write_budget,
                 disk_written_bytes_day=sum(p.snapshot.disk_written_bytes_day for p in personas if p.snapshot is not None),
             ),
+            engines=tuple(engine.status() for engine in self._keeper.engines),
         )
 
     def _persona(self, worker: Worker, now: float) -> PersonaStatus:
@@ -55,7 +58,8 @@ class Reports:
         joined = worker.process.joined if lives and worker.process is not None else None
         slot = worker.process.slot if worker.process is not None else 0
         cgroup = self._keeper.housing.layer(worker.persona, slot, joined=joined)
-        return worker.status(self._keeper.leases.gate, now, cgroup, self._verdicts.blind)
+        status = worker.status(self._keeper.leases.gate, now, cgroup, self._verdicts.blind)
+        return msgspec.structs.replace(status, why_mode=self._keeper.config.why_mode(worker.persona.model))
 
     def beat(self) -> None:
         """One HEARTBEAT per persona, then the jar's own, with the newest number of each topic: a lost tail shows by it."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import select
 import signal
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -29,28 +29,31 @@ VOICES_PER_LAP: Final = 8
 class Standbys:
     def __init__(
         self,
-        workers: Mapping[str, Worker],
+        workers: Iterable[Worker],
         fork: Callable[[Worker], Process | None],
         equip: Callable[[Worker, Process], None],
         start_s: float,
     ) -> None:
-        """`fork` asks for a process, None where none can be had; `equip` tells the newborn who it may come to be.
-
-        `start_s`: how long it may take to be ready to wait.
+        """`workers`: whose next lives are. `fork` asks for a process, None where none can be had; `equip` tells the newborn
+        who it may come to be. `start_s`: how long it may take to be ready to wait.
         """
-        self._workers = workers
+        self._workers = tuple(workers)
         self._fork = fork
         self._equip = equip
         self._start_s = start_s
 
+    def keeps(self, worker: Worker) -> bool:
+        """Whether the next lives of `worker` are forked in advance."""
+        return worker in self._workers
+
     def all(self) -> Iterator[tuple[Worker, Process]]:
-        for worker in self._workers.values():
+        for worker in self._workers:
             if worker.standby is not None:
                 yield worker, worker.standby
 
     def tend(self, now: float) -> None:
         """Fork one for each living persona that has none; end those that do not get ready."""
-        for worker in self._workers.values():
+        for worker in self._workers:
             process, standby = worker.process, worker.standby
             if standby is not None:
                 if not standby.waits and now - standby.started > self._start_s:
@@ -150,7 +153,7 @@ class Standbys:
             worker.standby = None
 
     def end_all(self) -> None:
-        for worker in self._workers.values():
+        for worker in self._workers:
             self.end(worker)
 
     def pids(self) -> set[int]:

@@ -16,6 +16,7 @@ import msgspec
 from brainjar.config import Watchdog
 from brainjar.messages import JAR, WATCH_INTENT, Near, SenseStatus, Type, WatchdogStatus
 from brainjar.supervisor.bulletin import Bulletin
+from brainjar.supervisor.engines import PAUSED
 from brainjar.supervisor.keeper import Keeper
 from brainjar.supervisor.lifecycle import Phase
 from brainjar.supervisor.orders import BY_HAND
@@ -125,7 +126,7 @@ class Verdicts:
                 name=worker.name,
                 pid=process.pid,
                 expendable=worker.persona.expendable,
-                private_bytes=process.own.estimate or 0,
+                private_bytes=(process.own.estimate or 0) + worker.held_bytes,
                 paused=bool(worker.paused) and worker.name not in self._keeper.leases.gate.holders,
                 ending=process.intent is not None or worker.phase is not Phase.READY,
             )
@@ -150,7 +151,7 @@ class Verdicts:
             case "pause":
                 self._keeper.leases.pause(worker, verdict.sense)
             case "resume":
-                for why in [why for why in worker.paused if why != BY_HAND]:
+                for why in [why for why in worker.paused if why not in (BY_HAND, PAUSED)]:
                     self._keeper.leases.resume(worker, why)
             case "term" | "kill":
                 self._keeper.end(worker, _SIGNALS[verdict.step], WATCH_INTENT + verdict.sense, verdict.text)
@@ -200,6 +201,7 @@ class Verdicts:
 
     def stalls(self, now: float) -> None:
         """Last in a lap: all that could still be a sign of life has been taken in."""
+        self._engines_that_stand_still(now)
         for worker, process in self._living():
             if worker.phase is not Phase.READY or (process.intent is not None and not process.intent.endswith(STALLED)):
                 continue
@@ -213,6 +215,25 @@ class Verdicts:
             )
             if step is not None:
                 self._stalled(worker, process, step)
+
+    def _engines_that_stand_still(self, now: float) -> None:
+        engines = self._keeper.engines
+        for engine, stood in engines.stalled(now):
+            seen = engine.counters()
+            what = "in a decode that does not get on" if seen.decode_ns else "without a sign of life"
+            text = f"the engine of {engine.model.name or engine.model.path.name} has stood still for {stood:.0f} s, {what}: it is killed"
+            reading = {"decoded": seen.decoded, "steps": seen.steps}
+            self.say("VERDICT", None, text, {"step": "kill", "kind": STALLED, "mark": self._config.stall, "readings": [reading]})
+            if not self.dry_run:
+                workers = self._keeper.workers_of(engine.model)
+                engines.end(engine, f"it had stood still for {stood:.0f} s and was killed", workers, self._keeper.leases)
+        for engine in engines.unending():
+            model = engine.model.name or engine.model.path.name
+            text = (
+                f"the engine of {model} (pid {engine.pid}) was killed and does not end: it hangs in the kernel, in a driver's call;"
+                " no other is started while it holds what it has"
+            )
+            self.say("PRESSURE", None, text, {"step": "wait", "kind": STALLED})
 
     def _stalled(self, worker: Worker, process: Process, step: stall.Step) -> None:
         silent, stuck = process.stall.silent_s, process.stall.stuck_s

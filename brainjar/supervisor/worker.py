@@ -35,6 +35,7 @@ from brainjar.messages import (
     State,
     encode,
 )
+from brainjar.quota import Quota
 from brainjar.supervisor import logs, reaper
 from brainjar.supervisor.gate import Gate
 from brainjar.supervisor.lifecycle import SHOWN, Phase
@@ -136,15 +137,19 @@ class Process:
         self.pid = _pid_of(self.pidfd)
         return self.pid > 0
 
-    def hand_over(self, birth: Birth, snapshots: tuple[int, int], group: int | None) -> bool:
-        """`group`: the door to its cgroup (`Housing.open_group`), closed here."""
+    def hand_over(self, birth: Birth, snapshots: tuple[int, int], group: int | None, engine: socket.socket | None = None) -> bool:
+        """`group`: the door to its cgroup (`Housing.open_group`), `engine`: its connection to one (`Engines.descriptor`); closed here."""
+        reaches = [] if engine is None else [engine.fileno()]
+        doors = [] if group is None else [group]
         try:
-            socket.send_fds(self.gate, [encode(birth)], [self.vitals, *snapshots, self.stderr, *([] if group is None else [group])])
+            socket.send_fds(self.gate, [encode(birth)], [self.vitals, *snapshots, self.stderr, *reaches, *doors])
         except OSError:
             return False  # it is dead already: its pidfd says the rest
         finally:
             if group is not None:
                 os.close(group)
+            if engine is not None:
+                engine.close()
         return True
 
     def release(self, release: Release) -> bool:
@@ -199,9 +204,14 @@ def _pid_of(pidfd: int) -> int:
 
 
 class Worker:
-    def __init__(self, persona: Persona, record: Record, wall: float, remembered_deaths: int, snapshot_room: int) -> None:
-        """`snapshot_room`: bytes of the largest context that it can leave to its next life."""
+    def __init__(
+        self, persona: Persona, record: Record, wall: float, remembered_deaths: int, snapshot_room: int, quota: Quota | None = None
+    ) -> None:
+        """`snapshot_room`: bytes of the largest context that it can leave to its next life. `quota`: its part of an engine's pool."""
         self.persona = persona
+        self.quota = quota
+        self.own_cap = persona.memory if quota is None else quota.worker_bytes
+        """Of its cap, what its process may own: all, but for the cells that it may fill in an engine."""
         self.name = persona.name
         self.phase = Phase.STOPPED
         self.since = wall
@@ -277,7 +287,7 @@ class Worker:
 
     def memory(self, cgroup: Layer, blind: str) -> Memory:
         """`cgroup`: that layer, from `Housing`; `blind`: why the watch sees nothing, "" when it does."""
-        cap = self.persona.memory
+        cap = self.own_cap
         process = self.process
         lives = process is not None and process.ready is not None and self.alive
         own = process.own if process is not None and lives else None
@@ -289,13 +299,31 @@ class Worker:
             counts="pages that no other process maps (smaps_rollup); the supervisor kills past it",
             why=blind or ("" if own is None or own.looked else "it has not been looked at yet"),
         )
-        return Memory(cap_bytes=cap, private_bytes=own.estimate if own else None, layers=(self._rlimit(lives), cgroup, watch))
+        private = own.estimate if own else None
+        return Memory(cap_bytes=self.persona.memory, private_bytes=private, layers=(self._rlimit(lives), cgroup, watch, *self._kv(lives)))
+
+    def _kv(self, lives: bool) -> tuple[Layer, ...]:
+        if self.quota is None:
+            return ()
+        layer = Layer(
+            name="kv",
+            limit_bytes=self.quota.kv_bytes,
+            used_bytes=self.held_bytes if lives else None,
+            effective=lives,
+            counts=f"KV cells in its engine, {self.quota.cell_bytes} bytes each; the engine refuses more",
+        )
+        return (layer,)
+
+    @property
+    def held_bytes(self) -> int:
+        """Of an engine's pool, what its context fills, by its own account."""
+        return 0 if self.quota is None else min(self.counters().held, self.quota.cells) * self.quota.cell_bytes
 
     def _rlimit(self, lives: bool) -> Layer:
         process = self.process
         if process is None or process.ready is None or not lives:
-            return Layer(name="rlimit", limit_bytes=self.persona.memory, used_bytes=None, effective=False, counts=rlimits.COUNTS)
-        cap = self.persona.memory
+            return Layer(name="rlimit", limit_bytes=self.own_cap, used_bytes=None, effective=False, counts=rlimits.COUNTS)
+        cap = self.own_cap
         limit = rlimits.data_limit(process.pid)
         used = rlimits.vm_data(process.pid)
         return Layer(
@@ -347,7 +375,8 @@ class Worker:
             beat_age_s=age(seen.beat_ns) if self.alive else None,
             decode_s=age(seen.decode_ns) if self.alive else None,
             growth_bytes_s=None if process is None or process.growth.per_s is None else round(process.growth.per_s, 1),
-            cap_in_s=None if process is None or (left := process.growth.reaches(self.persona.memory)) is None else round(left, 1),
+            mode=self.persona.model.mode,
+            cap_in_s=None if process is None or (left := process.growth.reaches(self.own_cap)) is None else round(left, 1),
             standby_pid=self.standby.pid if self.standby is not None and self.standby.waits else None,
             snapshot=self.snapshot,
         )

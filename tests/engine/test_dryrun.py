@@ -83,7 +83,7 @@ def test_the_sizes_are_llama_cpp_s_own(figures: Figures) -> None:
     assert "256M Q4_1" in figures.description
     assert [window.kv_bytes for window in figures.windows] == [23040 * n for n in CONTEXTS]
     for window in figures.windows:
-        assert 7 * MIB < window.compute_bytes < 12 * MIB
+        assert 3 * MIB < window.compute_bytes < 24 * MIB
         assert 190_000 < window.output_bytes < 210_000  # one row of 49,152 floats
         assert 40 * MIB < window.bookkeeping_bytes < 52 * MIB
 

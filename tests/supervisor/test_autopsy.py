@@ -14,7 +14,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from brainjar.ledger import SUPERVISOR_LOST
-from brainjar.messages import EXIT_LIFELINE, EXIT_MEMORY, EXIT_REFUSED, WATCH_INTENT, Evidence, OomCounts
+from brainjar.messages import EXIT_CAP_KV, EXIT_LIFELINE, EXIT_MEMORY, EXIT_REFUSED, WATCH_INTENT, Evidence, OomCounts
 from brainjar.persona import told
 from brainjar.supervisor import autopsy
 
@@ -81,6 +81,11 @@ MEASURED = {
     "an exception": (Evidence(exit_code=1, exit_words="ValueError: no"), "exception"),
     "exit 1 and not a word": (Evidence(exit_code=1), "exit-1"),
     "exit 127 for another reason": (Evidence(exit_code=127, stderr=("sh: nothing: not found",)), "exit-127"),
+    "a window that its quota of cells has no room for": (
+        Evidence(rlimit_bytes=CAP, exit_code=EXIT_CAP_KV, exit_words="CapKv: a window of 1024 tokens is more than the 600 KV cells"),
+        "cap-kv",
+    ),
+    "let go of by its engine": (Evidence(signal=9, intent="misuse", verdict="it sent what is no request"), "engine-misuse"),
     "exit 0 unasked": (Evidence(exit_code=0), "left"),
     "its lifeline": (Evidence(exit_code=EXIT_LIFELINE), f"exit-{EXIT_LIFELINE}"),
     "nobody can say": (Evidence(), "unknown"),

@@ -22,6 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from brainjar import messages, zygote
+from brainjar.engine import wire
+from brainjar.engine.remote import Remote
 from brainjar.messages import Thought
 from brainjar.persona.turns import SAY_WAIT_MS, Life
 
@@ -353,15 +355,34 @@ def hang(life: Life) -> dict[str, str]:
     return {}
 
 
+def babble(life: Life) -> dict[str, str]:
+    """Say what is no request to the engine that computes for it; what it may say and cannot be, it has tried before."""
+    assert isinstance(life.engine, Remote) and life.engine._sock is not None
+    sock, answers = life.engine._sock, []
+    for request in (
+        wire.Truncate(1 << 20),
+        wire.Cut(7, 1 << 20),
+        wire.Feed([1 << 30], False),
+        wire.Feed([1] * 2048, False),
+        wire.Load(0, 1),
+    ):
+        sock.send(wire.encode(request))
+        answers.append(type(wire.decode_answer(sock.recv(4096))).__name__)
+    life.vitals.word(json.dumps(answers))  # it survives what comes now
+    sock.send(b"\xc1 nonsense")
+    while True:
+        life._listen(1000)
+
+
 ATTACKS: dict[str, Callable[[Life], dict[str, str]]] = {
     f.__name__: f
-    for f in (grow, scribble, swallow, lift, look, others, network, flood, forge, fill, hoard, leak, brim, spin, lie, nag, hang)
+    for f in (grow, scribble, swallow, lift, look, others, network, flood, forge, fill, hoard, leak, brim, spin, lie, nag, hang, babble)
 }
 
 
-def _remember_inherited(*args: Any) -> Any:
+def _remember_inherited(*args: Any, **more: Any) -> Any:
     """Where the weights are: after the load, before any fork."""
-    loaded = _load(*args)
+    loaded = _load(*args, **more)
     for line in Path("/proc/self/maps").read_text().splitlines():
         fields = line.split()
         start, end = (int(part, 16) for part in fields[0].split("-"))
