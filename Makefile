@@ -8,7 +8,7 @@ SHELL := /bin/bash
 .PHONY: help setup run test test-vm bench lint clean
 
 LLAMA := 0.3.36
-MODEL := smollm2-135m
+MODELS := smollm2-135m gemma3-270m
 CONFIG := configs/matrix.toml
 VENV := .venv
 BIN := $(VENV)/bin
@@ -27,8 +27,8 @@ setup: $(STAMP) ## make .venv with everything in it; nothing where it is up to d
 run: setup ## run the jar here: three personas on a real model (CONFIG=file for another)
 	@exec $(BIN)/brainjar supervise --config $(CONFIG) $(ARGS)
 
-test: lint ## lint, fetch the model, run every test (ARGS='-k name' goes to pytest)
-	@$(BIN)/brainjar models fetch $(MODEL) >/dev/null
+test: lint ## lint, fetch the models, run every test (ARGS='-k name' goes to pytest)
+	@for model in $(MODELS); do $(BIN)/brainjar models fetch $$model >/dev/null; done
 	@exec $(BIN)/pytest $(ARGS)
 
 test-vm: setup ## run the tests of cgroups in a guest that has v2 (ARGS='--as user tests/x.py': others; tests/vm)

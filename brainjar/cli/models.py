@@ -2,7 +2,8 @@
 
 list [--json]   the catalog: name, whether the file is here, its size, licence and path. `--json`: one object a line, state
                 being `present`, `missing` or `damaged` (wrong size; only `verify` reads the file).
-fetch NAME      fetch it, unless it is here and whole; prints the path of the file. Progress goes to stderr.
+fetch NAME      fetch it, unless it is here and whole; prints the path of the file. What it takes and how far it is goes to stderr.
+                A model in several parts goes on behind those that an interrupted fetch left.
 verify [NAME]   read the file, or every file that is here, and compare it with the catalog: ok, missing or damaged.
                 Exit 1 where one is damaged, or the one that was asked for is missing.
 """
@@ -64,6 +65,10 @@ def run_fetch(args: argparse.Namespace) -> int:
     from brainjar import fetching
 
     entry = models.lookup(args.name)
+    if not models.is_present(entry):
+        need = fetching.need(entry)
+        what = f"{format_size(need.download_bytes)} to download, {format_size(need.disk_bytes)} of disk needed until it is whole"
+        print(f"{entry.name}: {what}", file=sys.stderr)
     with _ending_as_by_ctrl_c(), progress_on_stderr(entry) as progress:
         path = fetching.fetch(entry, progress)
     print(path)
@@ -131,12 +136,12 @@ def _lines(entry: Entry) -> Callable[[Stage, int, int], None]:
 
 
 def _words(stage: Stage) -> str:
-    return "waiting for another fetch" if stage == "waiting" else stage
+    return {"waiting": "waiting for another fetch", "resuming": "reading the parts that are here"}.get(stage, stage)
 
 
 @contextmanager
 def _ending_as_by_ctrl_c() -> Iterator[None]:
-    """SIGTERM and SIGHUP unwind the stack, so that what was half fetched is cleared away."""
+    """SIGTERM and SIGHUP unwind the stack, so that what is of no use to the next fetch is cleared away."""
 
     def end(number: int, _: object) -> NoReturn:
         raise SystemExit(128 + number)

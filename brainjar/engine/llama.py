@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from brainjar.engine import identity, sampler
+from brainjar.engine import identity, sampler, sliding
 from brainjar.engine.bindings import lib
 from brainjar.engine.vocab import EngineError, OutOfMemory, Vocabulary, drop_cached, silence
 from brainjar.messages import Sampling
@@ -53,6 +53,7 @@ def context_params(n_ctx: int, threads: int, sequences: int = 0, *, gpu: bool = 
     params = lib.llama_context_default_params()
     params.n_ctx = n_ctx
     params.n_batch = params.n_ubatch = max(min(GPU_BATCH if gpu else BATCH, n_ctx), sequences)
+    params.swa_full = True  # layers with a sliding window keep every cell: else nothing could be cut out, and but one token taken back
     params.n_outputs_max = max(sequences, 1)  # only last tokens' logits are ever read: saves n_batch x n_vocab floats
     if sequences:
         params.n_seq_max, params.kv_unified = sequences, True
@@ -117,7 +118,10 @@ class Engine(Vocabulary):
         lib.llama_set_n_threads(self.context, n, n)
 
     def set_interrupt(self, wanted: Callable[[], bool], every_s: float = 0.02) -> None:
-        """Ask `wanted` now and then *during* a decode, on CPU; True ends it within some 10 ms (measured)."""
+        """Ask `wanted` now and then *during* a decode, on CPU; True ends it within some 10 ms (measured).
+
+        Not while a cut is carried out: llama.cpp moves the keys layer by layer, and would move those that it had moved once more.
+        """
         last = 0.0
 
         def callback(_: Any) -> bool:
@@ -126,15 +130,18 @@ class Engine(Vocabulary):
             if now - last < every_s:
                 return False
             last = now
-            return wanted()
+            return wanted() and not self._shifted
 
         self._abort = lib.ggml_abort_callback(callback)
         lib.llama_set_abort_callback(self.context, self._abort, ctypes.c_void_p(0))
 
     def feed(self, tokens: Sequence[int]) -> bool:
-        """Append `tokens` to the sequence. Return False when interrupted (the sequence is as long as was computed)."""
-        for start in range(0, len(tokens), BATCH):
-            chunk = tokens[start : start + BATCH]
+        """Append `tokens` to the sequence. Return False when interrupted (the sequence is as long as was computed, which may be 0)."""
+        at = 0
+        while at < len(tokens):
+            # the first one behind a cut alone: nothing interrupts it
+            chunk = tokens[at : at + (1 if self._shifted else BATCH)]
+            at += len(chunk)
             array = (lib.llama_token * len(chunk))(*chunk)
             self.on_decode(True)
             rc = lib.llama_decode(self.context, lib.llama_batch_get_one(array, len(chunk)))
@@ -149,29 +156,42 @@ class Engine(Vocabulary):
                 raise OutOfMemory(f"llama_decode returned {rc} for {len(chunk)} tokens after {self.n_past}")
             self._shifted = False
             self.n_past += len(chunk)
-            if start + BATCH < len(tokens) and self.between():
+            if at < len(tokens) and self.between():
                 return False
         return True
 
     def truncate(self, n: int) -> None:
-        """Forget everything from position `n` on."""
-        if not lib.llama_memory_seq_rm(self.memory, 0, n, -1):
+        """Forget everything from position `n` on, at the worst all: `n_past` tells what is left.
+
+        All of it where a state cannot be taken back (recurrent layers), and where layers with a sliding window have not what a token
+        at `n` would look at (`sliding`).
+        """
+        there = n >= self.n_past or sliding.goes_on(self._oldest(), n, self.n_swa)
+        if not there or not lib.llama_memory_seq_rm(self.memory, 0, n, -1):
             lib.llama_memory_clear(self.memory, True)
-            n = 0
+            n, self._shifted = 0, False
         self.n_past = n
 
     def can_cut(self) -> bool:
-        """Whether tokens may be taken out of the middle without computing the rest again."""
+        """Whether tokens may be taken out of the middle without computing the rest again, as far as the architecture goes."""
         if lib.llama_model_is_recurrent(self.model) or lib.llama_model_is_hybrid(self.model):
             return False  # they say that they can: they move positions, but forget nothing from the middle
         return bool(lib.llama_memory_can_shift(self.memory))
 
     def cut(self, start: int, end: int) -> None:
-        """Forget positions [start, end) and move what follows up to `start`."""
+        """Forget positions [start, end) and move what follows up to `start`, or `truncate` to `start` where layers with a sliding
+        window would miss something: `n_past` tells what is left."""
+        if not sliding.goes_on_after_cut(self._oldest(), start, end, self.n_past, self.n_swa):
+            self.truncate(start)
+            return
         lib.llama_memory_seq_rm(self.memory, 0, start, end)
         lib.llama_memory_seq_add(self.memory, 0, end, -1, start - end)
         self.n_past -= end - start
         self._shifted = True
+
+    def _oldest(self) -> int:
+        """The first position that every layer has."""
+        return max(int(lib.llama_memory_seq_pos_min(self.memory, 0)), 0)
 
     def set_sampling(self, s: Sampling, seed: int) -> None:
         self._sampler = sampler.chain(s, seed, self.n_vocab)
@@ -183,14 +203,13 @@ class Engine(Vocabulary):
     # ── the state of the sequence ──
 
     def state_size(self) -> int:
-        """Bytes that `save_state` will write; 0 when interrupted.
+        """Bytes that `save_state` will write.
 
         A cut that is not carried out yet is carried out first, by computing a token: llama.cpp would save it half done,
         keys where they were and positions where they are to be.
         """
         if self._shifted:
-            if not self.feed([max(lib.llama_vocab_bos(self.vocab), 0)]):
-                return 0
+            self.feed([max(lib.llama_vocab_bos(self.vocab), 0)])
             self.truncate(self.n_past - 1)
         return int(lib.llama_state_seq_get_size(self.context, 0))
 

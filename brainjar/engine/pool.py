@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from brainjar.engine import identity, llama, sampler
+from brainjar.engine import identity, llama, sampler, sliding
 from brainjar.engine.bindings import lib
 from brainjar.engine.placement import place
 from brainjar.engine.vocab import EngineError, OutOfMemory, Vocabulary, drop_cached
@@ -45,8 +45,6 @@ class Pool(Vocabulary):
         # they say that they can shift: they move positions, but forget nothing from the middle
         self.partial = not (lib.llama_model_is_recurrent(self.model) or lib.llama_model_is_hybrid(self.model))
         self.can_cut = self.partial and bool(lib.llama_memory_can_shift(self.memory))
-        self.swa = int(lib.llama_model_n_swa(self.model))
-        """Tokens of the sliding window that some layers have; 0: none has."""
         self._batch = lib.llama_batch_init(self.n_batch, 0, 1)
         self._shifted = False
         """What a cut moved is computed by the next decode, whoever's that is."""
@@ -92,17 +90,24 @@ class Pool(Vocabulary):
 
     def truncate(self, seq: int, n: int) -> int:
         """Forget everything from position `n` on; return how many tokens are left: 0 where it cannot go on from there."""
-        # layers with a sliding window have forgotten what is behind it, and would go on without that
-        there = not self.swa or lib.llama_memory_seq_pos_min(self.memory, seq) <= max(0, n - self.swa)
-        if n and there and lib.llama_memory_seq_rm(self.memory, seq, n, -1):
+        if n and sliding.goes_on(self._oldest(seq), n, self.n_swa) and lib.llama_memory_seq_rm(self.memory, seq, n, -1):
             return n
         lib.llama_memory_seq_rm(self.memory, seq, -1, -1)
         return 0
 
-    def cut(self, seq: int, start: int, end: int) -> None:
+    def cut(self, seq: int, start: int, end: int, n_past: int) -> int:
+        """Forget positions [start, end) of its `n_past` and move what follows up to `start`, or truncate to `start` where layers with a
+        sliding window would miss something; return how many tokens are left."""
+        if not sliding.goes_on_after_cut(self._oldest(seq), start, end, n_past, self.n_swa):
+            return self.truncate(seq, start)
         lib.llama_memory_seq_rm(self.memory, seq, start, end)
         lib.llama_memory_seq_add(self.memory, seq, end, -1, start - end)
         self._shifted = True
+        return n_past - (end - start)
+
+    def _oldest(self, seq: int) -> int:
+        """The first position that every layer has."""
+        return max(int(lib.llama_memory_seq_pos_min(self.memory, seq)), 0)
 
     def copy(self, source: int, target: int, start: int, end: int) -> None:
         """Let `target` have the cells [start, end) of `source` too."""
@@ -110,7 +115,7 @@ class Pool(Vocabulary):
 
     def is_whole(self, seq: int) -> bool:
         """Whether the cache has all of it: a sliding window forgets the start."""
-        return self.partial and (not self.swa or lib.llama_memory_seq_pos_min(self.memory, seq) <= 0)  # -1: empty
+        return self.partial and (not self.n_swa or lib.llama_memory_seq_pos_min(self.memory, seq) <= 0)  # -1: empty
 
     def settle(self, seq: int, n_past: int) -> None:
         """Carry out what a cut has moved, by computing a token: llama.cpp would save it half done. Raise `Full` or `Broken`."""

@@ -302,9 +302,10 @@ class Engine:
             return Refused("request", f"[{start}, {end}) is no part of the {len(client.tokens)} tokens that it holds")
         if client.shared > end and not self._unshare(client):
             return Refused("request", "its cells could not be parted from another's")
-        self._pool.cut(client.seq, start, end)
+        left = self._pool.cut(client.seq, start, end, len(client.tokens))
         del client.tokens[start:end]
         client.pure, client.shared = min(client.pure, start), min(client.shared, start)
+        self._keep(client, left)
         return Done(len(client.tokens))
 
     def _unshare(self, client: Client) -> bool:

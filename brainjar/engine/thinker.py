@@ -66,7 +66,7 @@ class Thinker(Protocol):
         """Whether tokens may be taken out of the middle without computing the rest again."""
 
     def cut(self, start: int, end: int) -> None:
-        """Forget positions [start, end) and move what follows up to `start`."""
+        """Forget positions [start, end) and move what follows up to `start`, or forget more where that cannot be: `n_past` says."""
 
     def reopen_context(self, n_ctx: int) -> bool:
         """Have another window. True: the sequence is kept. Raise `OutOfMemory` where there is no room for it."""

@@ -60,6 +60,8 @@ class Vocabulary:
         self.vocab = vocab
         self.n_vocab = lib.llama_vocab_n_tokens(vocab)
         self.n_ctx_train = lib.llama_model_n_ctx_train(self.model)
+        self.n_swa = int(lib.llama_model_n_swa(self.model))
+        """Tokens that the layers with a sliding window see; 0 where there are none."""
         self._template = self._chat_template()
         self._markers = self._control_markers()
 

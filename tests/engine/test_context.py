@@ -139,11 +139,22 @@ def test_a_state_that_is_saved_right_after_a_cut_goes_on_as_the_sequence_itself(
     assert scores(engine) == pytest.approx(expected, abs=ROUNDING)
 
 
-def test_an_interrupt_while_a_cut_is_carried_out_saves_nothing(engine: llama.Engine) -> None:
-    assert engine.feed(engine.tokenize(TEXT, start=True))
+def test_a_cut_is_carried_out_whole_before_an_interrupt_is_heeded(engine: llama.Engine) -> None:
+    tokens, ask = engine.tokenize(TEXT, start=True), engine.tokenize(" And then")
+    assert engine.feed(tokens)
+    engine.cut(20, 60)
+    state, n_past = saved(engine)
+    load(engine, state, n_past)
+    assert engine.feed(ask)
+    expected = scores(engine)
+    engine.truncate(0)
+    assert engine.feed(tokens)
     engine.cut(20, 60)
     engine.set_interrupt(lambda: True, every_s=0)
-    assert engine.state_size() == 0
+    assert not engine.feed(ask)
+    engine.set_interrupt(lambda: False, every_s=0)
+    assert engine.feed(ask[engine.n_past - n_past :])
+    assert scores(engine) == pytest.approx(expected, abs=ROUNDING)
 
 
 def test_where_a_larger_window_is_refused_the_old_one_can_be_had_again(engine: llama.Engine) -> None:

@@ -14,9 +14,10 @@ import pytest
 
 from brainjar.cli import planning
 from brainjar.isolation import hostmemory
+from tests.ggufs import ARRAY, F32, I32, STRING, TYPE_F32, TYPE_Q4_1, U32, Key, Tensor
 from tests.system.conftest import ALONE, THREE, MakeJar
 from tests.system.harness import alive, brainjar
-from tests.test_gguf import ARRAY, F32, I32, STRING, TYPE_F32, TYPE_Q4_1, U32, Key, Tensor, build
+from tests.test_gguf import build
 
 GIB = 1 << 30
 
