@@ -111,6 +111,13 @@ class Events:
         self.socket.setsockopt(zmq.MAXMSGSIZE, TOPIC_BYTES)
         self.socket.setsockopt(zmq.LINGER, 500)
         self.socket.bind(address(runtime_dir / EVENTS))
+        self._wanted: set[bytes] = set()
+        """What somebody has subscribed to: beginnings of topics."""
+
+    def wanted(self, type: str) -> bool:
+        """Whether anybody hears events of `type`, as far as `joined` has read."""
+        topic = f"{type}.".encode()
+        return any(topic.startswith(one) or one.startswith(topic) for one in self._wanted)
 
     def publish(self, topic: str, body: bytes) -> None:
         try:
@@ -125,7 +132,11 @@ class Events:
                 frame = self.socket.recv(zmq.NOBLOCK)
             except zmq.Again:
                 return
-            if frame[:1] == b"\x01":
+            if frame[:1] != b"\x01":
+                self._wanted.discard(frame[1:])  # said when the last one is gone
+            else:
+                if not frame.startswith(b"\x01SNAP."):  # asked once, and by anybody
+                    self._wanted.add(frame[1:])
                 yield frame[1:].decode(errors="replace")
 
     def close(self) -> None:

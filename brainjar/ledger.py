@@ -61,6 +61,8 @@ class Ledger:
             self.set_aside = set_aside(path)
             self._db = self._open(path)
         self._queue: list[tuple[str, tuple[Any, ...]]] = []
+        self._lasting = False
+        """Something in the queue must survive a power cut, not only the end of this process."""
         self.error: str | None = None
         self.epoch = self._last_epoch(self._db) + 1
         self._db.execute("INSERT OR REPLACE INTO meta VALUES ('epoch', ?)", (self.epoch,))
@@ -133,6 +135,7 @@ class Ledger:
     # ── writing: queued, then committed together ──
 
     def begin(self, persona: str, birth: int, life: int, started: float) -> None:
+        """It need not survive a power cut, which ends that life's process with it: the birth does not wait for the disk."""
         self._queue.append(
             (
                 "INSERT INTO births (persona, birth, life, epoch, started) VALUES (?, ?, ?, ?, ?)",
@@ -144,6 +147,7 @@ class Ledger:
         self._queue.append(("UPDATE births SET pid = ? WHERE persona = ? AND birth = ?", (pid, persona, birth)))
 
     def ready(self, persona: str, birth: int, at: float) -> None:
+        self._lasting = True
         self._queue.append(("UPDATE births SET ready = ? WHERE persona = ? AND birth = ?", (at, persona, birth)))
 
     def died(self, death: Death) -> None:
@@ -156,6 +160,7 @@ class Ledger:
         self._end(persona, birth, at, "stopped", None)
 
     def _end(self, persona: str, birth: int, at: float, outcome: str, body: bytes | None) -> None:
+        self._lasting = True
         self._queue.append(
             (
                 "UPDATE births SET ended = ?, outcome = ?, death = ? WHERE persona = ? AND birth = ? AND outcome IS NULL",
@@ -165,6 +170,7 @@ class Ledger:
 
     def keep(self, envelope: Envelope, body: bytes) -> None:
         """Journal an event that is about to be published."""
+        self._lasting = True
         row = (envelope.epoch, envelope.seq, envelope.type, envelope.sender_id, body)
         self._queue.append(("INSERT INTO journal (epoch, seq, type, persona, body) VALUES (?, ?, ?, ?, ?)", row))
 
@@ -176,10 +182,12 @@ class Ledger:
         return len(self._queue)
 
     def commit(self) -> bool:
-        """Write what is queued, durably. False: it could not be written, stays queued, and `error` says why."""
+        """Write what is queued, and wait for the disk where something of it must last. False: it could not be written, stays queued,
+        and `error` says why."""
         if not self._queue:
             return True
         try:
+            self._db.execute(f"PRAGMA synchronous={'FULL' if self._lasting else 'NORMAL'}")
             self._db.execute("BEGIN IMMEDIATE")
             for sql, values in self._queue:
                 self._db.execute(sql, values)
@@ -190,6 +198,7 @@ class Ledger:
             self.error = str(error)
             return False
         self._queue.clear()
+        self._lasting = False
         self.error = None
         return True
 

@@ -25,14 +25,12 @@ import traceback
 from pathlib import Path
 from typing import Final, NoReturn, TypeVar
 
-import msgspec
-
 from brainjar import messages, vitals
 from brainjar.engine import llama, pages
 from brainjar.engine.remote import CapKv, Remote
 from brainjar.engine.snapshot import Snapshots
 from brainjar.isolation import affinity, bonds, priority, rlimits, sandbox
-from brainjar.messages import Birth, Connect, Hello, Loaded, LoadFailed, Refresh, Release, Waiting
+from brainjar.messages import Connect, Hello, Loaded, LoadFailed, Refresh, Release, Waiting
 from brainjar.persona.turns import SAY_WAIT_MS, Life, Stopped
 
 GATE_BYTES: Final = 256 * 1024
@@ -130,7 +128,7 @@ def _worker(gate: socket.socket, engine: llama.Engine | Remote, context_bytes: i
     body, fds, _, _ = socket.recv_fds(gate, GATE_BYTES, BIRTH_FDS + 2)
     if not body:
         os._exit(0)  # the supervisor has thought better of it
-    birth = msgspec.json.decode(body, type=Birth)
+    birth = messages.decode_birth(body)
     connected = BIRTH_FDS + (birth.mode == "engine")
     if len(fds) not in (connected, connected + 1):
         os._exit(0)

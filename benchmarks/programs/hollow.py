@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from brainjar import zygote
-from brainjar.bus import WorkerEnd
 from brainjar.messages import Loaded, Ready, Sampling, encode
 from brainjar.persona.turns import SAY_WAIT_MS, Life
 
@@ -88,7 +87,6 @@ class Hollow(Life):
             self.engine.rate = float(rate)  # type: ignore[attr-defined]
             super().prepare()
             return
-        self.bus = WorkerEnd(self.birth.voice, self.birth.feed)
         limit, baseline = self.limits
         self.say(
             Ready(
@@ -116,7 +114,7 @@ class Hollow(Life):
         self.bus.close()
 
 
-def _load(sock: Any, model: Any, n_ctx: int, *_: Any) -> tuple[Engine, int]:
+def _load(sock: Any, model: Any, n_ctx: int, **_: Any) -> tuple[Engine, int]:
     sock.send(
         encode(Loaded(pid=0, seconds=0.0, model_bytes=0, context_bytes=0, n_ctx=n_ctx, n_ctx_train=Engine.n_ctx_train, description="none"))
     )

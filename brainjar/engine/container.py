@@ -74,6 +74,9 @@ class Header(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     state_sha256: str = _NO_DIGEST
 
 
+_header = msgspec.json.Decoder(Header)
+
+
 class Written(NamedTuple):
     bytes: int
     """Of the whole file."""
@@ -114,7 +117,7 @@ def read_header(fd: int) -> Header:
     if hashlib.sha256(front[: _FRONT.size] + raw).digest() != front[_FRONT.size :]:
         raise Refused("its header is damaged")
     try:
-        header = msgspec.json.decode(raw, type=Header)
+        header = _header.decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise Refused("its header is of another version of brainjar") from None
     whole = _AT_HEADER + length + header.state_bytes

@@ -48,6 +48,9 @@ class Meta(msgspec.Struct, frozen=True, kw_only=True):
     """All `n_past` tokens of the state, where they are other than the first of `tokens`: it has read ahead."""
 
 
+_meta = msgspec.json.Decoder(Meta)
+
+
 class Extent(NamedTuple):
     """Where in which file a state lies. Bytes."""
 
@@ -144,7 +147,7 @@ class Snapshots:
         if header is None:
             return None
         try:
-            return msgspec.json.decode(os.pread(self._fds[self._newest], header[2], _HEADER.size), type=Meta)
+            return _meta.decode(os.pread(self._fds[self._newest], header[2], _HEADER.size))
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return None
 

@@ -226,12 +226,14 @@ class Group:
         return self.path.is_dir()
 
     def door(self) -> int | None:
-        """A descriptor into which a process writes 0 to move itself in; the caller's to close. None: there is no way in.
+        """A descriptor into which a process of one thread writes 0 to move itself in; the caller's to close. None: there is no way in.
 
-        The mover may wait some milliseconds for all CPUs, so it is the newborn that moves, never the supervisor's loop.
+        To move a process the kernel stops all forks and exits, for which it waits until every CPU has been through its scheduler:
+        10 ms (measured). To move the one thread that writes it need not; so the newborn moves itself, by the file of threads, where
+        there is one for memory: version 1.
         """
         try:
-            return os.open(self.path / "cgroup.procs", os.O_WRONLY | os.O_CLOEXEC)
+            return os.open(self.path / ("cgroup.procs" if self._v2 else "tasks"), os.O_WRONLY | os.O_CLOEXEC)
         except OSError:
             return None
 
@@ -251,9 +253,13 @@ class Group:
         """Since it was made; take the difference of two."""
         if self._v2:
             events = _table(self.path / "memory.events.local") or _table(self.path / "memory.events")
-            return OomCounts(own_limit=events.get("oom", 0), killed=_table(self.path / "memory.events").get("oom_kill", 0))
+            return OomCounts(own_limit=events.get("oom", 0), killed=self.killed())
         # a hit that reclaim could mend is counted too; that there was a kill as well is what `killed` says
-        return OomCounts(own_limit=_hits_v1(self.path) or 0, killed=_table(self.path / "memory.oom_control").get("oom_kill", 0))
+        return OomCounts(own_limit=_hits_v1(self.path) or 0, killed=self.killed())
+
+    def killed(self) -> int:
+        """`counts().killed`, alone."""
+        return _table(self.path / ("memory.events" if self._v2 else "memory.oom_control")).get("oom_kill", 0)
 
     def end(self) -> None:
         """Kill whoever is still in it: what a worker left behind, however it did."""

@@ -60,6 +60,10 @@ class Bulletin:
         self.witness: Callable[[Envelope], None] | None = None
         """Is shown every event as it goes out: the plain log of a foreground run."""
 
+    def wanted(self, type: Type) -> bool:
+        """Whether anybody hears events of this type just now."""
+        return self._events.wanted(type)
+
     def announce(
         self,
         type: Type,

@@ -112,13 +112,19 @@ class Housing:
 
     # ── cgroups ──
 
-    def open_group(self, persona: Persona, slot: int) -> int | None:
-        """Make its group ready for a life; return a descriptor into which the newborn writes 0, the caller's to close."""
+    def open_group(self, persona: Persona, slot: int, now: float) -> int | None:
+        """Make its group ready for a life; return a descriptor into which the newborn writes 0, the caller's to close. `now`: monotonic."""
         group = self._group[persona.name, slot]
         if group is None or not group.make(self._limits(persona)):
             return None
         self._counted[persona.name, slot] = group.counts()
+        self._look_above(now)
         return group.door()
+
+    def _look_above(self, now: float) -> None:
+        above = self.groups.above()
+        if above > self._above:
+            self._above, self._above_hit_at = above, now
 
     def _limits(self, persona: Persona) -> Limits:
         # The kernel charges the snapshot to who writes it, twice while one replaces the other; it is outside the persona's cap.
@@ -142,16 +148,18 @@ class Housing:
         return 2 * self.rooms[persona.name] + self._files.get(persona.name, 0)
 
     def counts(self, name: str, slot: int, now: float) -> OomCounts | None:
-        """What the kernel has counted in its group and, since the last death, around it; `now` is monotonic.
+        """What the kernel has counted in its group and, lately, around it; `now` is monotonic.
 
-        None: it has no group, or that has vanished.
+        All zero where it has killed nobody in it: the rest says nothing then, and a death is told the sooner. None: it has no group,
+        or that has vanished.
         """
         group, before = self._group[name, slot], self._counted.get((name, slot))
         if group is None or before is None or not group.exists:
             return None
-        counted, above = group.counts(), self.groups.above()
-        if above > self._above:
-            self._above, self._above_hit_at = above, now
+        if group.killed() == before.killed:
+            return OomCounts()
+        counted = group.counts()
+        self._look_above(now)
         return OomCounts(
             own_limit=counted.own_limit - before.own_limit,
             killed=counted.killed - before.killed,

@@ -76,6 +76,7 @@ class Keeper:
         self.housing = housing
         self.kernel_oom_kills = pressure.kernel_oom_kills()
         """As last looked at; a death looks again."""
+        self._buried: list[Process] = []
         self.closing = False
         """The jar is stopping: nothing is started any more."""
         self.danger: Callable[[], str] = lambda: ""
@@ -228,6 +229,7 @@ class Keeper:
         zygote = self.zygote_of(worker)
         if zygote.fork(process.theirs.fileno()):
             process.zygote = zygote.pid
+            process.door = self.housing.open_group(worker.persona, slot, self.clock())  # while it is on its way
         process.release_gate_end()
         return process
 
@@ -294,7 +296,7 @@ class Keeper:
             mode=persona.model.mode,
             n_ctx=persona.model.context,
         )
-        process.hand_over(birth, worker.snapshots, self.housing.open_group(persona, process.slot), self.engines.descriptor(worker))
+        process.hand_over(birth, worker.snapshots, self.engines.descriptor(worker))
 
     def ready(self, worker: Worker, message: Ready) -> None:
         if worker.process is not None and worker.process.ready is None:
@@ -472,8 +474,13 @@ class Keeper:
         text = f"{worker.name} died in life {life}: {cause} ({autopsy.in_words(evidence)})"
         self.bulletin.announce("DEATH", worker.name, text, life=life, deaths=worker.deaths, metadata=msgspec.to_builtins(death))
         self._tell_seers(worker, News(about=worker.name, event="death", life=life, deaths=worker.deaths, cause=cause))
-        process.close()
+        self._buried.append(process)
         worker.process = None
+
+    def clear_up(self) -> None:
+        """After the deaths are published: close what the dead had."""
+        while self._buried:
+            self._buried.pop().close()
 
     def _rise_later(self, worker: Worker) -> None:
         r = self.config.restart

@@ -177,6 +177,7 @@ class Supervisor:
                 if process is not None:
                     process.signal(signal.SIGKILL)
             worker.close()
+        self.keeper.clear_up()
         for loader in self._loaders():
             loader.kill()
             loader.close()
@@ -226,6 +227,7 @@ class Supervisor:
             self._beat(now)
             self.verdicts.stalls(now)
         self.bulletin.flush()
+        self.keeper.clear_up()
         self.orders.settle()
         if self._snapshots_wanted:
             snapshot = msgspec.to_builtins(Snapshot(status=self._reports.status(), topics=self.bulletin.topics))

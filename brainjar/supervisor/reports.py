@@ -16,6 +16,7 @@ from brainjar.supervisor.bulletin import Bulletin
 from brainjar.supervisor.keeper import Keeper
 from brainjar.supervisor.verdicts import Verdicts
 from brainjar.supervisor.worker import Worker, age
+from brainjar.vitals import Vitals
 
 
 class Reports:
@@ -62,29 +63,26 @@ class Reports:
         return msgspec.structs.replace(status, why_mode=self._keeper.config.why_mode(worker.persona.model))
 
     def beat(self) -> None:
-        """One HEARTBEAT per persona, then the jar's own, with the newest number of each topic: a lost tail shows by it."""
-        now = self._keeper.clock()
-        waiting = {}
+        """One HEARTBEAT per persona, then the jar's own, with the newest number of each topic: a lost tail shows by it.
+
+        Where nobody hears them there are none: who comes later is told all of it in its snapshot.
+        """
+        gate = self._keeper.leases.gate
+        wanted = self._bulletin.wanted("HEARTBEAT")
         for worker in self._keeper.workers.values():
-            since = self._keeper.leases.gate.waiting_since(worker.name)
-            if since is not None:
-                waiting[worker.name] = round(now - since, 3)
             seen = worker.counters()
-            beat: dict[str, Any] = {
-                "state": worker.shown(self._keeper.leases.gate),
-                "pid": worker.pid if worker.alive else None,
-                "tokens": seen.tokens,
-                "tokens_per_s": round(worker.measure_rate(seen), 1),
-                "decoded": seen.decoded,
-                "paused": list(worker.paused),
-                "private_bytes": worker.process.own.estimate if worker.process is not None and worker.alive else None,
-                "beat_age_s": age(seen.beat_ns),
-                "decode_s": age(seen.decode_ns),
-            }
-            self._bulletin.announce("HEARTBEAT", worker.name, life=worker.life, deaths=worker.deaths, metadata=beat)
+            worker.measure_rate(seen)
+            if wanted:
+                self._bulletin.announce(
+                    "HEARTBEAT", worker.name, life=worker.life, deaths=worker.deaths, metadata=self._heartbeat(worker, seen)
+                )
+        if not wanted:
+            return
+        now = self._keeper.clock()
+        waiting = {name: round(now - since, 3) for name in self._keeper.workers if (since := gate.waiting_since(name)) is not None}
         jar: dict[str, Any] = {
             "topics": dict(self._bulletin.topics),
-            "lease": list(self._keeper.leases.gate.holders),
+            "lease": list(gate.holders),
             "waiting": waiting,
             "danger": self._verdicts.danger,
             "rss_bytes": _rss(),
@@ -92,6 +90,19 @@ class Reports:
             "ledger_error": self._ledger.error,
         }
         self._bulletin.announce("HEARTBEAT", JAR, metadata=jar)
+
+    def _heartbeat(self, worker: Worker, seen: Vitals) -> dict[str, Any]:
+        return {
+            "state": worker.shown(self._keeper.leases.gate),
+            "pid": worker.pid if worker.alive else None,
+            "tokens": seen.tokens,
+            "tokens_per_s": round(worker.rate, 1),
+            "decoded": seen.decoded,
+            "paused": list(worker.paused),
+            "private_bytes": worker.process.own.estimate if worker.process is not None and worker.alive else None,
+            "beat_age_s": age(seen.beat_ns),
+            "decode_s": age(seen.decode_ns),
+        }
 
 
 def _rss() -> int:

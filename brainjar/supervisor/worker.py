@@ -87,6 +87,8 @@ class Process:
         """Monotonic; it was asked to end, and is killed then."""
         self.said: set[str] = set()
         """Verdicts that are said once."""
+        self.door: int | None = None
+        """To its cgroup (`Housing.open_group`), until it is handed over."""
         self.joined = False
         """The kernel has said that it is in its cgroup."""
         self.started = started
@@ -137,20 +139,24 @@ class Process:
         self.pid = _pid_of(self.pidfd)
         return self.pid > 0
 
-    def hand_over(self, birth: Birth, snapshots: tuple[int, int], group: int | None, engine: socket.socket | None = None) -> bool:
-        """`group`: the door to its cgroup (`Housing.open_group`), `engine`: its connection to one (`Engines.descriptor`); closed here."""
+    def hand_over(self, birth: Birth, snapshots: tuple[int, int], engine: socket.socket | None = None) -> bool:
+        """`engine`: its connection to one (`Engines.descriptor`); closed here."""
         reaches = [] if engine is None else [engine.fileno()]
-        doors = [] if group is None else [group]
+        doors = [] if self.door is None else [self.door]
         try:
             socket.send_fds(self.gate, [encode(birth)], [self.vitals, *snapshots, self.stderr, *reaches, *doors])
         except OSError:
             return False  # it is dead already: its pidfd says the rest
         finally:
-            if group is not None:
-                os.close(group)
+            self._shut()
             if engine is not None:
                 engine.close()
         return True
+
+    def _shut(self) -> None:
+        if self.door is not None:
+            os.close(self.door)
+        self.door = None
 
     def release(self, release: Release) -> bool:
         """Let a life that waits live. False: it is dead already."""
@@ -169,6 +175,7 @@ class Process:
         self.theirs.close()
 
     def close(self) -> None:
+        self._shut()
         self.gate.close()
         self.theirs.close()
         self.channel.close()

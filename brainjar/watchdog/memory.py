@@ -32,7 +32,7 @@ class Exact(NamedTuple):
 
 
 class Cheap(NamedTuple):
-    """From statm and stat: 40 µs."""
+    """From statm and stat: 20 µs."""
 
     anonymous: int
     """Resident bytes, neither of files nor shared memory; pages shared with a zygote included. It grows by what is touched first."""
@@ -45,13 +45,20 @@ class Cheap(NamedTuple):
 def cheap(pid: int) -> Cheap | None:
     """None: it is gone."""
     try:
-        with open(f"/proc/{pid}/statm", "rb") as f:
-            fields = f.read().split()
-        with open(f"/proc/{pid}/stat", "rb") as f:
-            faults = int(f.read().rpartition(b")")[2].split()[7])
+        fields = _read(f"/proc/{pid}/statm").split()
+        faults = int(_read(f"/proc/{pid}/stat").rpartition(b")")[2].split()[7])
         return Cheap(max(0, int(fields[1]) - int(fields[2])) * PAGE, int(fields[5]) * PAGE, faults)
     except (OSError, ValueError, IndexError):
         return None
+
+
+def _read(path: str) -> bytes:
+    """A small file of /proc, without what a file object costs."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.read(fd, 4096)
+    finally:
+        os.close(fd)
 
 
 def has_memory(pid: int) -> bool:
