@@ -316,13 +316,18 @@ def leak(life: Life) -> dict[str, str]:
 
 
 def brim(life: Life) -> dict[str, str]:
-    """To 96 % of what it may have, and think on. Behind its walls it cannot read how much that is: it takes all, and gives back."""
+    """To 96 % of what it may have, and think on. Behind its walls it cannot read how much that is: it takes all, and gives back.
+
+    By mmap: what malloc is given back it may keep, and a thread's stack would find no room.
+    """
     kept = []
     try:
         while True:
-            kept.append(hold(1 << 18))
-    except MemoryError:
-        del kept[-int(0.04 * life.birth.memory_cap) >> 18 :]
+            kept.append(mmap.mmap(-1, 1 << 18, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
+            kept[-1][:: mmap.PAGESIZE] = b"x" * len(range(0, 1 << 18, mmap.PAGESIZE))
+    except OSError:
+        for pages in kept[-int(0.04 * life.birth.memory_cap) >> 18 :]:
+            pages.close()
     Life.live(life)
     return {}
 

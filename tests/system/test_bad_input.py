@@ -48,7 +48,7 @@ CASES = {
     "cap too low": (ALONE.replace("128MiB", "16MiB"), ["memory", "16 MiB", "at least"]),
     "unknown model": (ALONE.replace("smollm2-135m", "smolm2-135m"), ["smolm2-135m", "smollm2-135m"]),
     "missing model": (ALONE.replace('name = "smollm2-135m"', 'path = "nowhere.gguf"'), ["nowhere.gguf"]),
-    "engine mode": (ALONE.replace("max_concurrent = 1", 'max_concurrent = 1\nmode = "engine"'), ["mode", "engine"]),
+    "no such mode": (ALONE.replace("max_concurrent = 1", 'max_concurrent = 1\nmode = "motor"'), ["mode", "motor"]),
 }
 
 

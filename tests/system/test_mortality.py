@@ -173,9 +173,9 @@ def claim_window(jar: Jar, is_of: int, says: int) -> None:
         copy = os.open(at, os.O_RDWR)
         try:
             head = os.pread(copy, 256 * 1024, 0)
-            there = head.find(b'"n_ctx":%d}' % is_of)
+            there = head.find(b'"n_ctx":%d,' % is_of)
             if head.startswith(b"BJSNAP") and there > 0:
-                os.pwrite(copy, b'"n_ctx":%d}' % says, there)
+                os.pwrite(copy, b'"n_ctx":%d,' % says, there)
                 changed += 1
         finally:
             os.close(copy)
