@@ -15,7 +15,7 @@ from brainjar.messages import JAR
 from brainjar.tables import Key
 from brainjar.units import MAX_CPU, parse_cpus, parse_duration, parse_percent, parse_size
 
-MAX_PERSONAS: Final = 128
+MAX_PERSONAS: Final = 1024
 MAX_SECONDS: Final = 10 * 365 * 86400.0
 MAX_MEMORY: Final = 16 << 40
 FIRST: Final = "You are awake. Think aloud."

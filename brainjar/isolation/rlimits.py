@@ -48,6 +48,15 @@ def cap_files(largest: int) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (largest, largest))
 
 
+def raise_descriptors() -> None:
+    """As many as this process may have: a worker takes some 20 of its supervisor's."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    except (OSError, ValueError):
+        pass  # as it was
+
+
 def cap_descriptors(count: int) -> None:
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     count = count if hard == resource.RLIM_INFINITY else min(count, hard)

@@ -20,7 +20,7 @@ import zmq
 
 from brainjar import bus, gguf, messages
 from brainjar.config import Config
-from brainjar.isolation import bonds, priority
+from brainjar.isolation import bonds, priority, rlimits
 from brainjar.ledger import Ledger
 from brainjar.messages import JAR, Ask, Kept, Ready, Snapshot, Thought, Token, Trouble, Waiting, Yield
 from brainjar.supervisor import logs, reaper
@@ -75,7 +75,10 @@ class Supervisor:
         # first of all, while this process has one thread: it tries in forks of its own what the host allows
         headers = {model.path: gguf.read(model.path) for model in config.models}
         self.housing = Housing(config, premises.state_dir, premises.runtime_dir, premises.minds, headers)
+        rlimits.raise_descriptors()
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
+        # voice and feed of each life, of one that waits and of one that is not closed yet; libzmq's own bound is 1,023
+        self._context.set(zmq.MAX_SOCKETS, 64 + 6 * len(config.personas))
         # before the socket that asks it; the view is the only process of the jar that is let in
         is_view = lambda pid: pid == terminal.pid and pid > 0  # noqa: E731
         self._doorkeeper = bus.Doorkeeper(self._context, lambda pid, uid: refusal(pid, uid, is_view) is None)
