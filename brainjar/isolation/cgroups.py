@@ -168,18 +168,25 @@ class Group:
         self._v2 = version == "v2"
         self.why = ""
         """What of its limits the kernel did not take."""
+        self._set: tuple[Limits, int | None] | None = None
+        """The limits that were set last, and what the kernel then said of memory's."""
 
     def make(self, limits: Limits) -> bool:
-        """Make it, if it is not there, and set its limits. False: `why` says why it cannot be used."""
-        self.why = ""
+        """Make it, if it is not there, and set its limits, unless they are set: that takes a millisecond. False: `why` says why it
+        cannot be used."""
         try:
-            self.path.mkdir(exist_ok=True)
-            if self._v2:
-                self._limit_v2(limits)
-            else:
-                self._limit_v1(limits)
+            if self._set is None or self._set != (limits, self.limit_bytes()):
+                self.why, self._set = "", None
+                self.path.mkdir(exist_ok=True)
+                if self._v2:
+                    self._limit_v2(limits)
+                else:
+                    self._limit_v1(limits)
+                self._set = limits, self.limit_bytes()
+            if not self._v2:
+                _write(self.path / "memory.max_usage_in_bytes", "0")  # the peak of this life, not of the last
         except OSError as error:
-            self.why = f"{error.filename or self.path}: {error.strerror}"
+            self.why, self._set = f"{error.filename or self.path}: {error.strerror}", None
             return False
         return True
 
@@ -217,7 +224,6 @@ class Group:
             _write(self.path / "memory.swappiness", "0")
         except OSError:
             pass
-        _write(self.path / "memory.max_usage_in_bytes", "0")  # the peak of this life, not of the last
         if limits.cpu_quota is not None or limits.memory_high is not None:
             self.why = "cpu_quota and memory_high need cgroup v2"
 
