@@ -1,11 +1,11 @@
 """Tokens per second of a jar of three personas, held against every other arrangement of the same model and cores.
 
-In turns, a window each a round: the jar (one inference lease, all cores for who has it), stopped in its tracks while the
-others run; one process on all cores; as many processes as cores with one thread each; one context that batches a token of
-three sequences. All think in thoughts of 120 tokens, behind as long a past as the jar's personas have just then (attention
-costs more, the longer it is), and read before each thought as many tokens as those do. The jar speaks, commits each thought
-to a database and leaves its context to the next life meanwhile; the others only think. Judged against the one with the
-highest median of the run.
+In turns, a window each a round: the jar in its three arrangements (one thinks on all cores; as many think as there are cores, one
+thread each; an engine batches them), stopped in its tracks while anybody else runs; one process on all cores; as many processes as
+cores with one thread each; one context that batches a token of three sequences. All think in thoughts of 120 tokens, behind as long
+a past as the jar's personas have just then (attention costs more, the longer it is), and read before each thought as many tokens as
+those do. The jar speaks, commits each thought to a database and leaves its context to the next life meanwhile; the others only
+think. The jar's best arrangement is judged against the best of the others, by the medians of the run.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def run(options: Options) -> Found:
     model = lab.small_model()
     rounds, window = options.rounds(24), WINDOW_S if not options.quick else 2.0
     cores = len(os.sched_getaffinity(0))
-    jar_rates: list[float] = []
+    jar_rates: dict[str, list[float]] = {}
     rates: dict[str, list[float]] = {}
     pasts: list[int] = []
     with ExitStack() as stack:
@@ -43,21 +43,38 @@ def run(options: Options) -> Found:
         }
         for other in others.values():
             stack.callback(other.close)
-        jar = stack.enter_context(lab.jar_of(lab.config(PERSONAS, context=CONTEXT, each='memory = "256MiB"')))
-        jar.until_ready()
-        with jar.listening() as listener:
-            for name in PERSONAS:
-                listener.until("THOUGHT", name)
+        text = lab.config(PERSONAS, context=CONTEXT, each='memory = "256MiB"')
+        jars: dict[str, Jar] = {}
+        asleep = stack.enter_context(ExitStack())
+        for name, args in (
+            ("max_concurrent = 1, the default", ()),
+            (f"max_concurrent = {cores}", ("--set", f"inference.max_concurrent={cores}")),
+            ("engine mode", ("--set", "inference.mode=engine")),
+        ):
+            jar = jars[name] = stack.enter_context(lab.jar_of(text, *args))
+            jar.until_ready()
+            with jar.listening() as listener:
+                for persona in PERSONAS:
+                    listener.until("THOUGHT", persona)
+            asleep.enter_context(lab.stopped(jar))
         for n in range(rounds):
-            past, heard = held(jar)
+            asleep.close()
+            past, heard = held(next(iter(jars.values())))
             options.say(f"round {n + 1} of {rounds}, {past} tokens of past, {heard} read before each thought")
             pasts.append(past)
-            jar_rates.append(of_the_jar(jar, window))
-            with lab.stopped(jar):
-                for name, other in others.items():
-                    rates.setdefault(name, []).append(other.rate(window, past=past, heard=heard))
-            time.sleep(1)  # what waited while it was stopped is done before it is measured again
+            for name, jar in jars.items():
+                with ExitStack() as still:
+                    for one in jars.values():
+                        if one is not jar:
+                            still.enter_context(lab.stopped(one))
+                    time.sleep(1)  # what waited while it was stopped is done before it is measured again
+                    jar_rates.setdefault(name, []).append(of_the_jar(jar, window))
+            for jar in jars.values():
+                asleep.enter_context(lab.stopped(jar))
+            for name, other in others.items():
+                rates.setdefault(name, []).append(other.rate(window, past=past, heard=heard))
     best = max(rates, key=lambda name: statistics.median(rates[name]))
+    own = max(jar_rates, key=lambda name: statistics.median(jar_rates[name]))
     ordered = [best, *(name for name in rates if name != best)]
     against = [
         Against(
@@ -68,8 +85,11 @@ def run(options: Options) -> Found:
         )
         for name in ordered
     ]
-    figures = (figure("tokens/s of the jar, three personas", "tokens/s", jar_rates, *against, better="higher"),)
-    bars = [Bar(label="brainjar, three personas", value=spread(jar_rates).median, own=True)]
+    figures = (
+        figure(f"tokens/s of the jar, three personas, {own} (its best of this run)", "tokens/s", jar_rates[own], *against, better="higher"),
+        *(figure(f"tokens/s of the jar, {name}", "tokens/s", found) for name, found in jar_rates.items() if name != own),
+    )
+    bars = [Bar(label=f"brainjar, {name}", value=spread(found).median, own=True) for name, found in jar_rates.items()]
     bars += [Bar(label=name, value=spread(rates[name]).median) for name in ordered]
     picture = Picture(name="throughput", title="tokens/s on the same cores (median)", unit="", bars=tuple(bars), logarithmic=False)
     return Found(
