@@ -384,11 +384,14 @@ class Yield(msgspec.Struct, frozen=True, kw_only=True, tag="yield"):
 
 
 class Token(msgspec.Struct, frozen=True, kw_only=True, tag="token"):
-    """Words as they come, several together where they come fast. `n` counts this life's tokens, up to the last one of these; `turn` its
-    thoughts."""
+    """Words as they come, several together where they come fast."""
 
     n: Count
+    """Tokens of this life, up to the last of these."""
+    tokens: Count = 1
+    """How many these are."""
     turn: Count
+    """Counts its thoughts."""
     text: str
 
 

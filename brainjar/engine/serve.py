@@ -421,6 +421,8 @@ class Engine:
             if row is not None:
                 going.append(row)
             chosen.append(client)
+        if not chosen:
+            return  # whoever wanted something has cancelled it, or has gone, while the others were waited for
         wants = [batch.Want(client.seq, len(client.pending), client.waited) for client in chosen]
         thinkers = sum(1 for client in self.clients.values() if client.expected and not client.asked)
         self._decode(chosen, batch.share(wants, self._pool.n_batch, thinkers=thinkers))

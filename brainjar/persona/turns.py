@@ -120,6 +120,8 @@ class Life:
         self.line = 0
         self.unsaid = ""
         """Words that wait for those that follow."""
+        self.spoken = 0
+        """Tokens that were said."""
         self.speak_at = 0.0
         """Monotonic: from when on words are said again."""
         self.inbox: list[tuple[Kind, str, str]] = []
@@ -574,8 +576,8 @@ class Life:
         self.unsaid += text
         now = time.monotonic()
         if self.unsaid and (last or now >= self.speak_at):
-            self.say(Token(n=self.tokens, turn=self.turn, text=self.unsaid))
-            self.unsaid, self.speak_at = "", now + WORDS_S
+            self.say(Token(n=self.tokens, tokens=self.tokens - self.spoken, turn=self.turn, text=self.unsaid))
+            self.unsaid, self.spoken, self.speak_at = "", self.tokens, now + WORDS_S
 
     def say(self, message: messages.Voice, *, wait_ms: int = 0) -> None:
         """Send to the supervisor. Without `wait_ms` it may be lost when the queue is full: only words and repeated asking go so."""

@@ -371,8 +371,8 @@ class Supervisor:
 
     def _heard(self, worker: Worker, message: messages.Voice) -> None:
         match message:
-            case Token(n=n, turn=turn, text=text):
-                self._announce(worker, "TOKEN", text[:TEXT_BYTES], {"n": n, "turn": turn})
+            case Token(n=n, tokens=tokens, turn=turn, text=text):
+                self._announce(worker, "TOKEN", text[:TEXT_BYTES], {"n": n, "tokens": tokens, "turn": turn})
             case Ask(request=request):
                 if worker.process is not None and worker.process.recycle == "when it asks":
                     self.keeper.recycle(worker)

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from brainjar import models
-from brainjar.engine import llama, wire
+from brainjar.engine import llama, serve, wire
 from brainjar.engine.prefix import LEAST
 from brainjar.engine.remote import CapKv, Remote
 from brainjar.engine.snapshot import Meta, Shared, Snapshots
@@ -574,3 +574,18 @@ def test_a_view_that_lies_in_no_memfd_is_not_taken(engine: EngineProcess) -> Non
     with Shared.of(fd, 1 << 20) as shared, memoryview(shared) as view:
         assert not remote.load_state(view, 3)
     os.close(fd)
+
+
+def test_when_everybody_has_cancelled_nothing_is_computed() -> None:
+    """While the others are waited for, the only one that wanted something may think better of it."""
+
+    class Silent:
+        n_batch = 8
+
+        def on_progress(self, beat: Callable[[], None]) -> None: ...
+        def decode(self, *_: object) -> None:
+            raise AssertionError("a batch without a token")
+
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        serve.Engine(ours, Silent(), b"", None)._step()  # type: ignore[arg-type]

@@ -44,7 +44,7 @@ def life(monkeypatch: pytest.MonkeyPatch) -> Any:
     made.bus, made.vitals, made.inbox, made.cpus = Bus(), Nothing(), [], ()
     made.turn = made.request = made.granted = made.sent = made.held_up_ns = made.steps = 0
     made.revoked = made.stopping = False
-    made.unsaid, made.speak_at, made.tokens = "", 0.0, 0
+    made.unsaid, made.speak_at, made.tokens, made.spoken = "", 0.0, 0, 0
     made.birth = type("Birth", (), {"mind": "mind.db"})
     monkeypatch.setattr(turns, "ASK_AGAIN_S", (0.001, 0.001))
     return made

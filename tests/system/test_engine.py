@@ -42,8 +42,8 @@ def went_on(listener: Listener, newest: dict[str, int], more: int = 12) -> list[
     goal = {name: n + more for name, n in newest.items()}
     while any(newest[name] < goal[name] for name in goal):
         token, before = listener.until("TOKEN", where=lambda e: e.sender_id in goal)
-        assert token.metadata["n"] == newest[token.sender_id] + 1
-        newest[token.sender_id] += 1
+        assert token.metadata["n"] == newest[token.sender_id] + token.metadata["tokens"]
+        newest[token.sender_id] = token.metadata["n"]
         seen += [*before, token]
     return seen
 
