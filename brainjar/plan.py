@@ -7,7 +7,8 @@ What is counted, all in bytes. A *zygote* for each distinct (file, context): its
 its own process. Where an engine computes: its weights, the pool of cells that its personas share, its own process and the zygote
 that forks their workers; what lies on a GPU is counted there. Where each worker loads for itself, the file's pages once, as the
 page cache has them. For each persona its *cap*, whole: it may use it. Its *snapshot*, the context that the supervisor keeps for its
-next life in a memfd outside the cap, once for each persona, and once more for those who write one at the same time. The supervisor.
+next life in a memfd outside the cap, once for each persona, and once more for those who write one at the same time. Its *standby*,
+where the next life is forked in advance: a second copy of its context, and a process. The supervisor.
 Apart from all that, the disk: of each snapshot the one that stands, the one that is to replace it, one that was set aside.
 """
 
@@ -168,6 +169,8 @@ class PersonaRow(Struct, frozen=True, kw_only=True):
     largest_window: int
     """Tokens that its window can reach under its cap; 0 where the cap is too small for its first."""
     snapshot_bytes: int
+    standby_bytes: int = 0
+    """What its next life may own while it waits; 0 where none is forked in advance."""
     threads: int
     own_bytes: int = 0
     """Of its cap, what its own process may have: all, but for the cells that it has in an engine."""
@@ -179,6 +182,7 @@ class Totals(Struct, frozen=True, kw_only=True):
     """Contexts and processes of the zygotes."""
     caps_bytes: int
     snapshots_bytes: int
+    standbys_bytes: int
     disk_bytes: int
     """Most that snapshots come to on disk; 0 where `snapshots.disk` is off."""
     disk_free_bytes: int | None = None
@@ -279,7 +283,8 @@ def plan(
     directory."""
     quotas = quotas or {}
     models = tuple(_model(config, one, figures[key(one)]) for one in config.loads)
-    personas = tuple(_persona(one, figures[key(one.model)], quotas.get(one.name)) for one in config.personas)
+    standby = config.restart.standby
+    personas = tuple(_persona(one, figures[key(one.model)], quotas.get(one.name), standby=standby) for one in config.personas)
     totals = msgspec.structs.replace(_totals(config, models, personas, host), disk_free_bytes=disk_free)
     devices = {(d.name, d.description): d for one in figures.values() for d in one.devices}
     problems = (*_problems(config, figures, models, personas, host, quotas), *_devices_too_small(config, models, tuple(devices.values())))
@@ -362,7 +367,7 @@ def _in_engine(persona: Persona, figures: Figures, quota: Quota) -> PersonaRow:
     )
 
 
-def _persona(persona: Persona, figures: Figures, quota: Quota | None = None) -> PersonaRow:
+def _persona(persona: Persona, figures: Figures, quota: Quota | None = None, *, standby: bool = False) -> PersonaRow:
     if quota is not None:
         return _in_engine(persona, figures, quota)
     first = figures.window(persona.model.context)
@@ -385,6 +390,7 @@ def _persona(persona: Persona, figures: Figures, quota: Quota | None = None) -> 
         growth=persona.growth,
         largest_window=fitting[-1].n_ctx if fitting else 0,
         snapshot_bytes=(fitting[-1] if fitting else first).kv_bytes,
+        standby_bytes=first.kv_bytes + WORKER_BYTES if standby and persona.model.mode == "fork" else 0,
         threads=persona.threads,
         own_bytes=persona.memory,
     )
@@ -397,14 +403,16 @@ def _totals(config: Config, models: Sequence[ModelRow], personas: Sequence[Perso
     caps = sum(row.own_bytes for row in personas)
     kept = sorted((row.snapshot_bytes for row in personas), reverse=True)
     snapshots = sum(kept) + sum(kept[:at_once])
+    standbys = sum(row.standby_bytes for row in personas)
     return Totals(
         weights_bytes=weights,
         zygotes_bytes=zygotes,
         caps_bytes=caps,
         snapshots_bytes=snapshots,
+        standbys_bytes=standbys,
         disk_bytes=ON_DISK * sum(kept) if config.snapshots.disk else 0,
         supervisor_bytes=SUPERVISOR_BYTES,
-        total_bytes=weights + zygotes + caps + snapshots + SUPERVISOR_BYTES,
+        total_bytes=weights + zygotes + caps + snapshots + standbys + SUPERVISOR_BYTES,
         bound_bytes=host.bound_bytes,
         bound=f"the memory limit around the jar ({host.limit_at})" if host.limited else "the memory of this machine",
         available_bytes=host.available_bytes,
@@ -439,7 +447,11 @@ def _problems(
     def under(caps: Mapping[str, int]) -> Totals:
         capped = (msgspec.structs.replace(one, memory=caps[one.name]) for one in config.personas)
         # what a lower cap gives back of a pool is its cells: they are in its own bytes here, and the pool's row is as it was
-        rows = [_persona(one, figures[key(one.model)]) if one.name not in quotas else _recapped(one, figures, quotas) for one in capped]
+        standby = config.restart.standby
+        rows = [
+            _persona(one, figures[key(one.model)], standby=standby) if one.name not in quotas else _recapped(one, figures, quotas)
+            for one in capped
+        ]
         return _totals(config, models, rows, host)
 
     small = tuple(_cap_too_small(config, row) for row in personas if row.cap_bytes < row.least_cap_bytes)

@@ -147,6 +147,17 @@ def test_it_adds_up_and_weights_count_once_for_all_who_share_them() -> None:
     assert model.total_bytes == t.weights_bytes + t.zygotes_bytes
 
 
+def test_a_life_in_advance_is_counted_for_each_who_is_forked() -> None:
+    made = config(persona("subject"), persona("god", 384 * MIB))
+    without = plan(made)
+    made = msgspec.structs.replace(made, restart=msgspec.structs.replace(made.restart, standby=True))
+    t = plan(made).totals
+    assert t.standbys_bytes == 2 * (2048 * KV_PER_TOKEN + plans.WORKER_BYTES)
+    assert t.total_bytes - without.totals.total_bytes == t.standbys_bytes and without.totals.standbys_bytes == 0
+    alone = msgspec.structs.replace(made.personas[0], model=msgspec.structs.replace(A, mode="separate"))
+    assert plans._persona(alone, figures(2048), standby=True).standby_bytes == 0, "one that loads for itself is not forked in advance"
+
+
 def test_the_disk_is_counted_and_too_little_of_it_is_a_note_and_no_refusal() -> None:
     made = config(persona("subject"), persona("god", 320 * MIB))
     kv = 2048 * KV_PER_TOKEN

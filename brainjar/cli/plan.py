@@ -73,7 +73,7 @@ def _lines(plan: Plan) -> Iterator[str]:
         (
             *(p.name, p.model, str(p.context), size(p.kv_bytes), size(p.compute_bytes), size(p.output_bytes), size(p.bookkeeping_bytes)),
             *(size(p.worker_bytes), size(p.least_cap_bytes), size(p.cap_bytes), _window(p.largest_window, p.growth)),
-            *(size(p.snapshot_bytes), str(p.threads)),
+            *(size(p.snapshot_bytes), *([size(p.standby_bytes)] if t.standbys_bytes else []), str(p.threads)),
         )
         for p in plan.personas
     ]
@@ -90,6 +90,7 @@ def _lines(plan: Plan) -> Iterator[str]:
         "CAP",
         "WINDOW",
         "SNAPSHOT",
+        *(["STANDBY"] if t.standbys_bytes else []),
         "THREADS",
     )
     yield from _aligned([titles, *personas])
@@ -116,6 +117,7 @@ def _lines(plan: Plan) -> Iterator[str]:
             ("zygotes", size(t.zygotes_bytes), "their contexts and processes"),
             ("caps", size(t.caps_bytes), "all that the personas may come to own"),
             ("snapshots", size(t.snapshots_bytes), "their contexts, kept for their next lives"),
+            *([("standbys", size(t.standbys_bytes), "their next lives, forked in advance")] if t.standbys_bytes else []),
             ("supervisor", size(t.supervisor_bytes), ""),
             ("together", size(t.total_bytes), f"of {size(t.bound_bytes)}, {t.bound}; {size(t.available_bytes)} are free now"),
             *([("disk", size(t.disk_bytes), _disk(plan))] if t.disk_bytes else []),

@@ -126,6 +126,7 @@ class Jar:
         program: Sequence[str] = (sys.executable, "-m", "brainjar"),
     ) -> None:
         """`program`: what is `brainjar` here."""
+        self.config = config
         self.state_dir = root / "state"
         self.runtime_dir = root / "run"
         self.output = root / "output"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
@@ -10,7 +11,7 @@ from typing import Any
 
 from brainjar import ledger, minds
 from tests.system.conftest import ALONE, THREE, MakeJar
-from tests.system.harness import Jar, Listener, alive, until
+from tests.system.harness import Jar, Listener, alive, brainjar, until
 from tests.system.test_death import left_behind, proc_status, told
 
 STANDBY = "restart.standby=true"
@@ -24,6 +25,11 @@ def standby_of(jar: Jar, name: str = "subject", but: int = 0) -> int:
 
 def limits(pid: int) -> str:
     return Path(f"/proc/{pid}/limits").read_text()
+
+
+def private(pid: int) -> int:
+    fields = (line.split() for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:])
+    return sum(int(field[1]) * 1024 for field in fields if field[0] in ("Private_Clean:", "Private_Dirty:"))
 
 
 def killed(jar: Jar, listener: Listener, name: str = "subject") -> tuple[dict[str, Any], dict[str, Any]]:
@@ -47,6 +53,10 @@ def test_it_waits_behind_the_same_walls_and_is_the_next_life(make_jar: MakeJar) 
             assert waits[wall] == living[wall], wall
         assert [limits(waiting["subject"]).splitlines()[i] for i in (3, 6, 7)] == [limits(before["pid"]).splitlines()[i] for i in (3, 6, 7)]
         assert os.readlink(f"/proc/{waiting['subject']}/ns/net") != os.readlink("/proc/self/ns/net")
+        planned = json.loads(brainjar("plan", "--config", str(jar.config), "--set", STANDBY, "--json").stdout)["personas"]
+        for row in planned:
+            owns = private(waiting[row["name"]])
+            assert 1 << 20 < owns <= row["standby_bytes"], f"{row['name']}'s has {owns} bytes of its own"
         ready, death = killed(jar, listener)
         assert (ready["pid"], death["pid"]) == (waiting["subject"], before["pid"])
         listener.until("THOUGHT", "subject")
