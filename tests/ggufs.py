@@ -73,6 +73,8 @@ class _Weights:
         self._random = random.Random(seed)
         self.tensors: list[Tensor] = []
         self.data = bytearray()
+        self.deaf = False
+        """The attention of this layer has no say."""
 
     def add(self, name: str, *dimensions: int, mean: float = 0.0, std: float | None = None) -> None:
         """Gaussian, of which `dimensions[0]` are summed up in a product: by default what keeps the size of what they are applied to."""
@@ -95,7 +97,7 @@ class _Weights:
                 self.add(f"{block}.attn_{letter}.bias", size, std=0.3)
             if norms and letter != "v":
                 self.add(f"{block}.attn_{letter}_norm.weight", HEAD, mean=2.0, std=0.3)
-        self.add(f"{block}.attn_output.weight", EMBD, EMBD)
+        self.add(f"{block}.attn_output.weight", EMBD, EMBD, std=0.0 if self.deaf else None)
 
     def feed_forward(self, block: str) -> None:
         self.norm(f"{block}.ffn_norm.weight")
@@ -104,9 +106,9 @@ class _Weights:
         self.add(f"{block}.ffn_down.weight", FF, EMBD)
 
 
-def write_tiny(path: Path, architecture: str, *, layers: int = 2, seed: int = 1, template: str = CHATML) -> Path:
+def write_tiny(path: Path, architecture: str, *, layers: int = 2, seed: int = 1, template: str = CHATML, deaf: Sequence[int] = ()) -> Path:
     """A model of one of `ARCHITECTURES` at `path`. Of gemma3, every second layer sees `SWA` tokens only, the first one of them being one;
-    of lfm2, every second layer is recurrent.
+    of lfm2, every second layer is recurrent. `deaf`: layers that only see the token itself.
     """
     weights = _Weights(seed)
     weights.add("token_embd.weight", EMBD, N_VOCAB, std=1.0)
@@ -114,6 +116,7 @@ def write_tiny(path: Path, architecture: str, *, layers: int = 2, seed: int = 1,
     weights.norm("token_embd_norm.weight" if architecture == "lfm2" else "output_norm.weight")
     keys: list[Key] = []
     for layer in range(layers):
+        weights.deaf = layer in deaf
         _BLOCKS[architecture](weights, f"blk.{layer}", layer)
 
     def key(name: str, kind: int, value: object) -> None:

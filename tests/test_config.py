@@ -412,8 +412,8 @@ def test_a_wrong_model_option_is_named_as_one(tmp_path: Path) -> None:
         ("[[persona]]\nname = '../x'\n", ["a name of"]),
         ("[[persona]]\nname = 3\n", ["found 3", "a name of"]),
         (
-            "[model]\nname='tiny'\n" + "".join(f"[[persona]]\nname='p{n}'\nrole='peer'\n" for n in range(129)),
-            ["persona", "129", "at most 128"],
+            "[model]\nname='tiny'\n" + "".join(f"[[persona]]\nname='p{n}'\nrole='peer'\n" for n in range(1025)),
+            ["persona", "1025", "at most 1024"],
         ),
         ("[jar]\nname = 'A b'\n" + MINIMAL, ["jar.name", '"A b"', "a-z"]),
         # roles and prompts
