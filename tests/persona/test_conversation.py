@@ -53,6 +53,8 @@ class Fake:
     can_shift: bool = True
     n_ctx: int = N_CTX
     interrupts: list[bool] = field(default_factory=list)
+    loses: list[bool] = field(default_factory=list)
+    """Whether the next time that something is to be forgotten, more is: all, or all from there on."""
     seq: list[int] = field(default_factory=list)
     computed: int = 0
 
@@ -82,14 +84,14 @@ class Fake:
 
     def truncate(self, n: int) -> None:
         assert 0 <= n <= len(self.seq)
-        del self.seq[n:]
+        del self.seq[0 if n < len(self.seq) and self.loses and self.loses.pop() else n :]
 
     def can_cut(self) -> bool:
         return self.can_shift
 
     def cut(self, start: int, end: int) -> None:
         assert 0 < start < end <= len(self.seq), "the system prompt stays, and what is not computed cannot be cut"
-        del self.seq[start:end]
+        del self.seq[start : None if self.loses and self.loses.pop() else end]
 
 
 def settle(conversation: Conversation, reserve: int = RESERVE) -> None:
@@ -142,11 +144,16 @@ HEARD = st.text(st.sampled_from("xyz \n"), min_size=1, max_size=N_CTX // 8)
 
 @pytest.mark.parametrize("template", TEMPLATES.values(), ids=TEMPLATES)
 @settings(max_examples=40, deadline=None)
-@given(st.lists(st.tuples(HEARD, WORDS), min_size=1, max_size=25), st.booleans(), st.lists(st.booleans(), max_size=30))
+@given(
+    st.lists(st.tuples(HEARD, WORDS), min_size=1, max_size=25),
+    st.booleans(),
+    st.lists(st.booleans(), max_size=30),
+    st.lists(st.booleans(), max_size=30),
+)
 def test_turn_after_turn_the_context_is_the_conversation(
-    template: str, turns: list[tuple[str, str]], can_shift: bool, interrupts: list[bool]
+    template: str, turns: list[tuple[str, str]], can_shift: bool, interrupts: list[bool], loses: list[bool]
 ) -> None:
-    fake = Fake(template, can_shift)
+    fake = Fake(template, can_shift, loses=loses)
     conversation = Conversation(fake, SYSTEM)
     history: list[Message] = []
     for heard, thought in turns:
