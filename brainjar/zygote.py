@@ -7,8 +7,8 @@ Where an engine process computes (engine mode), or each worker with weights of i
 (`messages.VOCABULARY`), and forks all the same.
 
 Protocol, over the inherited SEQPACKET socket: the zygote says `Loaded` or `LoadFailed`; each message from the
-supervisor carries one descriptor, the gate of a worker to be. The worker is forked twice, so that it becomes the child
-of the supervisor (the subreaper), and says `Hello` with its own pidfd over its gate.
+supervisor carries one descriptor, the gate of a worker to be. The worker is forked as a child of the supervisor, and says
+`Hello` with its own pidfd over its gate.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from brainjar import messages, vitals
 from brainjar.engine import llama, pages
 from brainjar.engine.remote import CapKv, Remote
 from brainjar.engine.snapshot import Snapshots
-from brainjar.isolation import affinity, bonds, priority, rlimits, sandbox
+from brainjar.isolation import affinity, bonds, priority, rlimits, sandbox, siblings
 from brainjar.messages import Connect, Hello, Loaded, LoadFailed, Refresh, Release, Waiting
 from brainjar.persona.turns import SAY_WAIT_MS, Life, Stopped
 
@@ -104,17 +104,13 @@ def _loaded(sock: socket.socket, started: float, engine: Held, context_bytes: in
 
 
 def _fork(sock: socket.socket, gate: int, engine: llama.Engine | Remote, context_bytes: int, supervisor: int, left_network: bool) -> None:
-    child = os.fork()
-    if child == 0:
-        if os.fork() == 0:
-            try:
-                sock.close()
-                _worker(socket.socket(fileno=gate), engine, context_bytes, supervisor, left_network)
-            finally:
-                os._exit(1)
-        os._exit(0)
+    if siblings.fork():
+        try:
+            sock.close()
+            _worker(socket.socket(fileno=gate), engine, context_bytes, supervisor, left_network)
+        finally:
+            os._exit(1)
     os.close(gate)
-    os.waitpid(child, 0)
 
 
 def _worker(gate: socket.socket, engine: llama.Engine | Remote, context_bytes: int, supervisor: int, left_network: bool) -> NoReturn:
