@@ -6,6 +6,7 @@ the number, so that it cannot be somebody else's by then (`research/traps.md`).
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 from collections.abc import Container
@@ -104,8 +105,8 @@ def _children() -> list[int]:
 
 def spawn(argv: list[str], env: dict[str, str], fds: dict[int, int], *, own_session: bool) -> tuple[int, int]:
     """Start `argv` with `fds` {its number: ours} and no other descriptor; return (pid, pidfd). Raise OSError."""
-    # through high numbers first, so that no dup2 overwrites a source that is still needed
-    parked = {theirs: os.dup2(ours, 1000 + theirs, inheritable=False) for theirs, ours in fds.items()}
+    # through high numbers first, free ones, so that no dup2 overwrites a source that is still needed
+    parked = {theirs: fcntl.fcntl(ours, fcntl.F_DUPFD_CLOEXEC, 64) for theirs, ours in fds.items()}
     actions = [(os.POSIX_SPAWN_DUP2, parked[theirs], theirs) for theirs in fds]
     try:
         pid = os.posix_spawn(
