@@ -17,6 +17,7 @@ PARTS: Final = {
     "token": "kill → first new token, beside cold processes that read again or restore",
     "memory": "what the jar takes for its weights, beside processes that load their own",
     "throughput": "tokens per second of the jar, beside the best arrangements of the same model and cores",
+    "modes": "one jar in each mode: fork, engine, separate",
     "bus": "kill → DEATH on the bus, and deaths that are lost",
     "cost": "what the supervisor costs while its workers live, beside other supervisors",
     "crowd": "100 workers killed at one instant, and 1,000",
