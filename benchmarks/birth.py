@@ -20,7 +20,7 @@ from typing import Final
 from benchmarks import lab, peers
 from benchmarks.figures import Against, Asked, Bar, Figure, Found, Picture, figure, spread
 from benchmarks.parts import Options
-from tests.system.harness import Jar, Listener
+from tests.system.harness import Jar, Listener, until
 
 STANDBY_MS, PLAIN_MS, AHEAD = 5.0, 12.0, 100.0
 AGE_S: Final = 2.0
@@ -33,13 +33,15 @@ WORDS: Final = 12
 class Subject:
     """A jar with one persona, paused between its turns."""
 
-    def __init__(self, jar: Jar, listener: Listener) -> None:
-        self.jar, self.listener = jar, listener
+    def __init__(self, jar: Jar, listener: Listener, *, standby: bool) -> None:
+        self.jar, self.listener, self.standby = jar, listener, standby
         self.pid = lab.pids(jar)["subject"]
         self.kernel: list[float] = []
 
     def kill(self) -> dict[str, float]:
         """Milliseconds from the kill to first instruction, walls, READY."""
+        if self.standby:
+            until(lambda: self.jar.persona("subject")["standby_pid"])
         self.listener.drain()
         gone = lab.Gone(self.pid)
         start = time.monotonic_ns()
@@ -97,7 +99,7 @@ def _jar(stack: ExitStack, standby: bool) -> Subject:
     listener = stack.enter_context(jar.listening())
     listener.until("THOUGHT", "subject")
     lab.order(jar, "pause", "subject")
-    return Subject(jar, listener)
+    return Subject(jar, listener, standby=standby)
 
 
 def _contestants(stack: ExitStack, options: Options) -> tuple[list[tuple[peers.Contestant, float]], dict[str, str]]:

@@ -1,6 +1,7 @@
 """Kill a thinking worker; how long until its next life thinks its first new token, and does that grow with its past?
 
-Beside it, after each kill and with the whole jar in its tracks, so that the cores are as free as they were for it: a cold
+With `restart.standby`, once the next life waits and this one has finished a thought, as it mostly has; and, for the longest past,
+without it. Beside it, after each kill and with the whole jar in its tracks, so that the cores are as free as they were for it: a cold
 process that imports, loads the model and reads the same past, and one that restores a state saved in a file instead. All
 three also read the 22 tokens that tell of the death. The past is written into the mind before the jar starts; the first life
 reads it, and from then on it is what a resurrection takes over.
@@ -25,7 +26,7 @@ from benchmarks.figures import Against, Asked, Bar, Figure, Found, Peer, Picture
 from benchmarks.parts import Options
 from benchmarks.programs.cold import NOTE, TEXT
 from brainjar.persona.mind import Mind
-from tests.system.harness import Jar, Listener
+from tests.system.harness import Jar, Listener, until
 
 PASTS: Final = (200, 500, 1000, 1500)
 JUDGED: Final = 1500
@@ -41,6 +42,7 @@ def run(options: Options) -> Found:
     random.seed(0)
     kills = options.rounds(20, 2)
     runs = {past: Runs() for past in PASTS}
+    plain = Runs()
     with lab.place() as place:
         for past in PASTS:
             cold(model, past, "--save", str(place / f"{past}"))
@@ -49,7 +51,9 @@ def run(options: Options) -> Found:
                 n = min(KILLS_PER_JAR, kills - len(runs[past].jar))
                 options.say(f"{past} tokens of past: kills {len(runs[past].jar) + 1} to {len(runs[past].jar) + n} of {kills}")
                 some_kills(model, past, n, place / f"{past}", runs[past])
-    return found(runs, kills)
+                if past == JUDGED:
+                    some_kills(model, past, n, None, plain)
+    return found(runs, plain, kills)
 
 
 class Runs:
@@ -66,8 +70,10 @@ class Runs:
         self.state_bytes = 0
 
 
-def some_kills(model: Path, past: int, n: int, state: Path, into: Runs) -> None:
-    text = lab.config(context=CONTEXT, max_tokens=24, each='memory = "256MiB"')
+def some_kills(model: Path, past: int, n: int, state: Path | None, into: Runs) -> None:
+    """`state`: the file that a cold process restores; None: without a standby, and without a peer."""
+    restart = f"standby = {str(state is not None).lower()}"
+    text = lab.config(context=CONTEXT, max_tokens=24, restart=restart, each='memory = "256MiB"')
     with lab.place() as root:
         (root / "bench.toml").write_text(text)
         jar = Jar(root, root / "bench.toml", view="none")
@@ -78,10 +84,12 @@ def some_kills(model: Path, past: int, n: int, state: Path, into: Runs) -> None:
             with jar.listening() as listener:
                 listener.until("THOUGHT", "subject")
                 for _ in range(n):
-                    took, ready, held = one_kill(jar, listener)
+                    took, ready, held = one_kill(jar, listener, standby=state is not None)
                     into.jar.append(took)
                     into.ready.append(ready)
                     into.past.append(held)
+                    if state is None:
+                        continue
                     with lab.stopped(jar):
                         into.reading.append(since_start(model, past + NOTE)[0])
                         ms, told = since_start(model, past, "--restore", str(state))
@@ -102,10 +110,12 @@ def write_past(jar: Jar, tokens: int) -> None:
     mind.close()
 
 
-def one_kill(jar: Jar, listener: Listener) -> tuple[float, float, int]:
+def one_kill(jar: Jar, listener: Listener, *, standby: bool) -> tuple[float, float, int]:
     """Kill the worker in a thought; (ms to its first new token, ms to READY, tokens that were taken over)."""
+    if standby:
+        until(lambda: jar.persona("subject")["standby_pid"])
     listener.drain()
-    listener.until("TOKEN", "subject")
+    listener.until("THOUGHT", "subject")
     begun, _ = listener.until("TOKEN", "subject")
     listener.until("TOKEN", "subject", lambda e: e.metadata["n"] >= begun.metadata["n"] + random.randint(1, 16))
     pid = lab.pids(jar)["subject"]
@@ -133,7 +143,7 @@ def since_start(model: Path, tokens: int, *more: str) -> tuple[float, dict[str, 
     return (told["at"] - start) * 1e3, told
 
 
-def found(runs: dict[int, Runs], kills: int) -> Found:
+def found(runs: dict[int, Runs], plain: Runs, kills: int) -> Found:
     judged = runs[JUDGED]
     figures: list[Figure] = [
         figure(
@@ -145,6 +155,8 @@ def found(runs: dict[int, Runs], kills: int) -> Found:
             asked=Asked(at_most=ASKED_MS),
         ),
         growth(runs),
+        figure(f"kill → first new token, {JUDGED:,} tokens of memory, without a standby", "ms", plain.jar),
+        figure(f"kill → READY, {JUDGED:,} tokens, without a standby", "ms", plain.ready),
     ]
     for past, one in runs.items():
         if past != JUDGED:
@@ -165,7 +177,8 @@ def found(runs: dict[int, Runs], kills: int) -> Found:
         "|---|---|---|---|---|---|---|",
     ]
     bars = (
-        Bar(label="brainjar", value=spread(judged.jar).median, own=True),
+        Bar(label="brainjar, with a standby", value=spread(judged.jar).median, own=True),
+        Bar(label="brainjar, without", value=spread(plain.jar).median, own=True),
         Bar(label="cold process, restored state", value=spread(judged.restoring).median),
         Bar(label="cold process, reads again", value=spread(judged.reading).median),
     )
