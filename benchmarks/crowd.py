@@ -1,7 +1,7 @@
 """100 workers killed at one instant: how long until the last one is back? And 1,000 that start, die and return: is one lost?
 
-Workers without a model (`programs/light.py`), the real birth behind the real walls. Back is a peer's child when its first
-instruction ran; brainjar's worker when all its walls stand (`Ready.walled_ns`); when the last is READY is told beside it. In
+Workers without a model (`programs/light.py`), the real birth behind the real walls, with standbys and without. Back is a peer's child
+when its first instruction ran; brainjar's worker when all its walls stand (`Ready.walled_ns`); when the last is READY is told beside it. In
 turns, each with its 100 children at rest. The thousand are killed once: none is lost when every one of them has a DEATH on
 the bus and in the ledger and is READY in its second life.
 """
@@ -19,9 +19,11 @@ from benchmarks.bus import light_jar
 from benchmarks.figures import Against, Asked, Bar, Figure, Found, Picture, figure, spread
 from benchmarks.parts import Options
 from brainjar import ledger, schema
-from tests.system.harness import Jar, Listener
+from tests.system.harness import Jar, Listener, until
 
 CROWD: Final = 100
+STANDBY: Final = "with standbys"
+WAYS: Final = {STANDBY: "true", "without": "false"}
 THOUSAND: Final = 1000
 LAST_BACK_MS = 400.0
 REST_S: Final = 3.0
@@ -30,29 +32,32 @@ REST_S: Final = 3.0
 
 def run(options: Options) -> Found:
     rounds = options.rounds(7, 2)
-    took: dict[str, list[float]] = {"walled": [], "ready": [], "deaths": []}
+    took: dict[str, list[float]] = {}
     with ExitStack() as stack:
         names = tuple(f"p{n}" for n in range(CROWD))
-        jar, listener = light_jar(stack, names, "QUIET")
+        jars = {way: light_jar(stack, names, "QUIET", "--set", f"restart.standby={standby}") for way, standby in WAYS.items()}
         others = _others(stack, options)
         for n in range(rounds):
             options.say(f"storm {n + 1} of {rounds}")
-            time.sleep(REST_S)
-            for key, ms in storm(jar, listener, names, life=n + 2).items():
-                took[key].append(ms)
+            for way, (jar, listener) in jars.items():
+                if way == STANDBY:
+                    until(lambda jar=jar: all(p["standby_pid"] for p in jar.status()["personas"]))  # type: ignore[misc]
+                time.sleep(REST_S)
+                for key, ms in storm(jar, listener, names, life=n + 2).items():
+                    took.setdefault(f"{way}, {key}", []).append(ms)
             for other in others:
                 time.sleep(REST_S)
                 took.setdefault(other.name, []).append(other.storm_ms(120))
     what = f"{CROWD} workers killed at one instant → the last one back"
     against = [Against(name=other.name, values=took[other.name]) for other in others]
     against += [Against(name=name, why=f"not had: {why}") for name, why in options.peers.absent.items() if name != "s6"]
-    figures = (
-        figure(what, "ms", took["walled"], *against, asked=Asked(at_most=LAST_BACK_MS)),
-        figure(f"{CROWD} killed → the last DEATH on the bus", "ms", took["deaths"]),
-        figure(f"{CROWD} killed → the last READY", "ms", took["ready"]),
-        _thousand(options),
-    )
-    bars = [Bar(label="brainjar", value=spread(took["walled"]).median, own=True)]
+    figures: list[Figure] = []
+    for way in WAYS:
+        figures.append(figure(f"{what}, {way}", "ms", took[f"{way}, walled"], *against, asked=Asked(at_most=LAST_BACK_MS)))
+        figures.append(figure(f"{CROWD} killed → the last DEATH on the bus, {way}", "ms", took[f"{way}, deaths"]))
+        figures.append(figure(f"{CROWD} killed → the last READY, {way}", "ms", took[f"{way}, ready"]))
+    figures.append(_thousand(options))
+    bars = [Bar(label=f"brainjar, {way}", value=spread(took[f"{way}, walled"]).median, own=True) for way in WAYS]
     bars += sorted((Bar(label=other.name, value=spread(took[other.name]).median) for other in others), key=lambda bar: bar.value)
     picture = Picture(
         name="crowd", title=f"{CROWD} killed at one instant → the last one back, ms (median, log scale)", unit="ms", bars=tuple(bars)
@@ -60,7 +65,7 @@ def run(options: Options) -> Found:
     return Found(
         conditions=f"{rounds} storms in turns, {CROWD} workers without a model behind their real walls;"
         " the others' children are C programs that wait.",
-        figures=figures,
+        figures=tuple(figures),
         pictures=(picture,),
     )
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import select
 import signal
 from collections.abc import Container
 
@@ -39,6 +40,13 @@ def send(pidfd: int, number: int) -> None:
         signal.pidfd_send_signal(pidfd, number)
     except ProcessLookupError:
         pass
+
+
+def has_ended(pidfd: int) -> bool:
+    """Whether its process is there no more, collected or not."""
+    poll = select.poll()  # select() knows no descriptor above 1,023
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def collect(pidfd: int, pid: int) -> Wait | None:

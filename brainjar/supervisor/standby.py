@@ -7,7 +7,6 @@ else; nothing here waits.
 
 from __future__ import annotations
 
-import select
 import signal
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final
@@ -124,7 +123,7 @@ class Standbys:
     def ready(self, worker: Worker) -> bool:
         """Whether there is one that waits and lives."""
         process = worker.standby
-        return process is not None and process.waits and not select.select([process.pidfd], [], [], 0)[0]
+        return process is not None and process.waits and not reaper.has_ended(process.pidfd)
 
     def take(self, worker: Worker) -> Process | None:
         """The one that waits, no longer a standby; None where `ready` says no."""

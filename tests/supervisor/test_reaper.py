@@ -27,8 +27,10 @@ def test_to_start_one_touches_no_descriptor_that_is_in_use() -> None:
         pid, pidfd = reaper.spawn(argv, {}, {0: null, 1: kept[-1], 2: null, 3: theirs}, own_session=True)
         os.close(theirs)
         theirs = -1
+        assert pidfd > 1023, "select() would not take it"
         assert os.read(mine, 16) == b"three"
         os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOWAIT)
+        assert reaper.has_ended(pidfd)
         assert reaper.collect(pidfd, pid) == reaper.Wait(0, None)
         os.close(pidfd)
         assert [os.fstat(fd).st_ino for fd in kept] == before
