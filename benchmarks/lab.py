@@ -11,7 +11,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -129,7 +129,8 @@ def stopped(jar: Jar) -> Iterator[None]:
         yield
     finally:
         for pid in reversed(everybody):
-            os.kill(pid, signal.SIGCONT)
+            with suppress(ProcessLookupError):  # the jar was ended meanwhile
+                os.kill(pid, signal.SIGCONT)
 
 
 class Gone(threading.Thread):
