@@ -28,6 +28,11 @@ BATCH: Final = 128
 GPU_BATCH: Final = 512
 """llama.cpp's own n_ubatch: a GPU is idle in smaller ones. Not run on a GPU."""
 
+FEW: Final = 4
+QUICK_S: Final = 0.1
+"""Decodes of at most `FEW` tokens that take less than this are not asked from within whether to go on: llama.cpp asks at every node of
+its graph, some 700 times, and each costs a call into Python: 13 to 16 % of the time of a token (SmolLM2, one thread)."""
+
 STACK: Final = 512 * 1024
 """Bytes of a thread's stack. ggml's buffers are on the heap: threads of zmq and of OpenMP were measured to touch 16 KiB of it."""
 
@@ -81,6 +86,10 @@ class Engine(Vocabulary):
         """Tokens computed in all, whatever became of them."""
         self._sampler: Any = None
         self._abort: Any = None
+        self._asks: bool | None = None
+        """llama.cpp has been given `_abort`; None: a new context, which has been told nothing."""
+        self._quick = False
+        """The last decode of a few tokens was."""
         self.on_decode: Callable[[bool], None] = lambda _: None
         """Told True before each decode, False after it."""
         self.between: Callable[[], bool] = lambda: False
@@ -96,9 +105,7 @@ class Engine(Vocabulary):
             raise OutOfMemory(f"llama.cpp could not make a context of {n_ctx} tokens")
         self.memory = lib.llama_get_memory(self.context)
         self.n_ctx = int(lib.llama_n_ctx(self.context))  # it rounds up
-        self.n_past, self._shifted = 0, False
-        if self._abort is not None:
-            lib.llama_set_abort_callback(self.context, self._abort, ctypes.c_void_p(0))
+        self.n_past, self._shifted, self._asks = 0, False, None
 
     def reopen_context(self, n_ctx: int) -> bool:
         """Another context in the place of this one, threads, interrupt and sampling as they were; its sequence is gone (False).
@@ -118,7 +125,7 @@ class Engine(Vocabulary):
         lib.llama_set_n_threads(self.context, n, n)
 
     def set_interrupt(self, wanted: Callable[[], bool], every_s: float = 0.02) -> None:
-        """Ask `wanted` now and then *during* a decode, on CPU; True ends it within some 10 ms (measured).
+        """Ask `wanted` now and then *during* a decode that is not a quick one, on CPU; True ends it within some 10 ms (measured).
 
         Not while a cut is carried out: llama.cpp moves the keys layer by layer, and would move those that it had moved once more.
         """
@@ -132,8 +139,14 @@ class Engine(Vocabulary):
             last = now
             return wanted() and not self._shifted
 
-        self._abort = lib.ggml_abort_callback(callback)
-        lib.llama_set_abort_callback(self.context, self._abort, ctypes.c_void_p(0))
+        self._abort, self._asks = lib.ggml_abort_callback(callback), None
+
+    def _ask(self, asks: bool) -> None:
+        """Whether the next decode asks from within if it is to go on."""
+        if asks is not self._asks:
+            function = self._abort if asks and self._abort is not None else ctypes.cast(0, lib.ggml_abort_callback)
+            lib.llama_set_abort_callback(self.context, function, ctypes.c_void_p(0))
+            self._asks = asks
 
     def feed(self, tokens: Sequence[int]) -> bool:
         """Append `tokens` to the sequence. Return False when interrupted (the sequence is as long as was computed, which may be 0)."""
@@ -143,8 +156,13 @@ class Engine(Vocabulary):
             chunk = tokens[at : at + (1 if self._shifted else BATCH)]
             at += len(chunk)
             array = (lib.llama_token * len(chunk))(*chunk)
+            few = len(chunk) <= FEW
+            self._ask(not (few and self._quick))
             self.on_decode(True)
+            began = time.monotonic()
             rc = lib.llama_decode(self.context, lib.llama_batch_get_one(array, len(chunk)))
+            if few:
+                self._quick = time.monotonic() - began < QUICK_S
             self.computed += len(chunk) if rc == 0 else 0
             self.on_decode(False)
             if rc == 2:

@@ -48,10 +48,13 @@ class Pool(Vocabulary):
         self._batch = lib.llama_batch_init(self.n_batch, 0, 1)
         self._shifted = False
         """What a cut moved is computed by the next decode, whoever's that is."""
-        self._abort: Any = None
+        self._abort: Any = ctypes.cast(0, lib.ggml_abort_callback)
+        self._asks = False
+        self._quick = False
+        """The last batch of a few tokens was computed in no time: nobody asks from within the next one (`llama.QUICK_S`)."""
 
     def on_progress(self, beat: Callable[[], None]) -> None:
-        """Call `beat` now and then during a decode; on the CPU only, as only there llama.cpp asks."""
+        """Call `beat` now and then during a decode that is not a quick one; on the CPU only, as only there llama.cpp asks."""
         last = 0.0
 
         def callback(_: Any) -> bool:
@@ -62,8 +65,7 @@ class Pool(Vocabulary):
                 beat()
             return False
 
-        self._abort = lib.ggml_abort_callback(callback)
-        lib.llama_set_abort_callback(self.context, self._abort, ctypes.c_void_p(0))
+        self._abort, self._asks = lib.ggml_abort_callback(callback), False
 
     def decode(self, parts: Mapping[int, tuple[int, Sequence[int]]], wanted: set[int]) -> dict[int, int]:
         """Append to each sequence its tokens, from the position given on; return where in the batch the logits of those `wanted` are.
@@ -80,7 +82,15 @@ class Pool(Vocabulary):
                 batch.logits[i - 1] = 1
                 outputs[seq] = i - 1
         batch.n_tokens = i
+        few = i <= max(llama.FEW, 2 * len(parts))
+        if (asks := not (few and self._quick)) is not self._asks:
+            function = self._abort if asks else ctypes.cast(0, lib.ggml_abort_callback)
+            lib.llama_set_abort_callback(self.context, function, ctypes.c_void_p(0))
+            self._asks = asks
+        began = time.monotonic()
         rc = lib.llama_decode(self.context, batch)
+        if few:
+            self._quick = time.monotonic() - began < llama.QUICK_S
         if rc == 1 or rc == -1:
             raise Full
         if rc:

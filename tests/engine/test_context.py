@@ -140,7 +140,7 @@ def test_a_state_that_is_saved_right_after_a_cut_goes_on_as_the_sequence_itself(
 
 
 def test_a_cut_is_carried_out_whole_before_an_interrupt_is_heeded(engine: llama.Engine) -> None:
-    tokens, ask = engine.tokenize(TEXT, start=True), engine.tokenize(" And then")
+    tokens, ask = engine.tokenize(TEXT, start=True), engine.tokenize(" And then" * 6)
     assert engine.feed(tokens)
     engine.cut(20, 60)
     state, n_past = saved(engine)
@@ -220,3 +220,27 @@ def test_what_came_back_from_disk_goes_on_bit_for_bit(engine: llama.Engine, tmp_
         assert logits(engine) == want
     for fd in (file, *fds):
         os.close(fd)
+
+
+def test_a_quick_decode_is_not_asked_from_within_and_a_slow_one_is(engine: llama.Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = 0
+
+    def wanted() -> bool:
+        nonlocal asked
+        asked += 1
+        return False
+
+    engine.set_interrupt(wanted, every_s=0)
+    tokens = engine.tokenize(TEXT)
+    assert engine.feed(tokens[:1])
+    assert engine.feed(tokens[1:2])
+    before = asked
+    assert engine.feed(tokens[2:3]) and asked == before, "the one before it was quick"
+    assert engine.feed(tokens[3:40]) and asked > before, "one of many tokens may always take long"
+    monkeypatch.setattr(llama, "QUICK_S", 0.0)
+    assert engine.feed(tokens[40:41])
+    before = asked
+    assert engine.feed(tokens[41:42]) and asked > before
+    engine.reopen_context(N_CTX)
+    before = asked
+    assert engine.feed(tokens[:8]) and asked > before, "another context is told anew"
