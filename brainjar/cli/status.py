@@ -51,6 +51,8 @@ def _lines(status: Status, now: float) -> list[str]:
     lines += [f"{p.name}: {clean(p.reason)}" for p in status.personas if p.reason]
     lines += [f"{p.name}: paused ({', '.join(p.paused)})" for p in status.personas if p.paused]
     lines += [f"{p.name}: at its cap in {span(p.cap_in_s)} at this rate" for p in status.personas if p.cap_in_s is not None]
+    if waits := [f"{p.name} (pid {p.standby_pid})" for p in status.personas if p.standby_pid is not None]:
+        lines.append(f"forked in advance, next lives that wait: {', '.join(waits)}")
     lines += dict.fromkeys(f"{clean(p.model)}: {p.mode}, as {clean(p.why_mode)}" for p in status.personas if p.why_mode)
     lines += _engines(status, now)
     lines += _watchdog(status)

@@ -46,6 +46,7 @@ def test_it_waits_behind_the_same_walls_and_is_the_next_life(make_jar: MakeJar) 
     with jar.listening() as listener:
         listener.until("THOUGHT", "subject")
         waiting = {name: standby_of(jar, name) for name in ("subject", "observer", "god")}
+        assert f"next lives that wait: subject (pid {waiting['subject']}), observer" in jar.brainjar("status").stdout
         before = jar.persona("subject")
         living, waits = proc_status(before["pid"]), proc_status(waiting["subject"])
         assert int(waits["PPid"]) == jar.pid and os.getsid(waiting["subject"]) == waiting["subject"]
