@@ -13,6 +13,7 @@ import pytest
 
 from brainjar import models
 from brainjar.engine import llama, serve, wire
+from brainjar.engine.bindings import lib
 from brainjar.engine.prefix import LEAST
 from brainjar.engine.remote import CapKv, Remote
 from brainjar.engine.snapshot import Meta, Shared, Snapshots
@@ -29,9 +30,13 @@ pytestmark = [
 GREEDY = Sampling(temperature=0, repeat_penalty=1.0)
 DRAWN = Sampling(temperature=0.8, repeat_penalty=1.1)
 TEXTS = (" red green blue white black" * 8, " north east south west up down" * 8, " one two three four five six seven" * 8)
-"""What comes next is beyond doubt: sums are rounded by the shape of the batch, and a near tie would be decided by that."""
+RECIPE = (
+    " Take two eggs, a cup of flour and some butter. Beat the eggs, stir in the flour, melt the butter in a pan. Pour, wait, turn, serve."
+)
 LONG = "The jar is closed. Inside it someone counts the hours, and writes down each of them, so that the next one may know. " * 20
 SAMPLER = Sampler(1, 0.0, 40, 1.0, 0.0, 1.0)
+TIE = 2.0
+"""Logits: the shape of a batch decides how sums are rounded: one differs by up to 0.7, and those nearer than this may change places."""
 
 
 @pytest.fixture(scope="module")
@@ -66,11 +71,22 @@ def think(remote: Remote | llama.Engine, count: int) -> list[int]:
     return said
 
 
-def by_itself(alone: llama.Engine, text: str, count: int) -> list[int]:
+def goes_on(alone: llama.Engine, said: list[int]) -> bool:
+    """Whether somebody alone, who has read what `alone` has, would say each token of `said` too, but for ties."""
+    assert said
+    for token in said:
+        logits = lib.llama_get_logits_ith(alone.context, -1)[: alone.n_vocab]
+        if max(logits) - logits[token] > TIE:
+            return False
+        assert alone.feed([token])
+    return True
+
+
+def by_itself(alone: llama.Engine, text: str, said: list[int]) -> bool:
+    """Whether somebody alone would say `said` after `text`, but for ties."""
     alone.truncate(0)
-    alone.set_sampling(GREEDY, 7)
     assert alone.feed(alone.tokenize(text, start=True))
-    return think(alone, count)
+    return goes_on(alone, said)
 
 
 def ready(engine: EngineProcess, seq: int, sampling: Sampling = GREEDY, *, quota: int = 512) -> Remote:
@@ -110,7 +126,7 @@ def test_three_that_think_at_once_say_what_each_says_alone(engine: EngineProcess
         said[n] = think(remotes[n], 24)
 
     all_at_once(*(lambda n=n: live(n) for n in range(3)))
-    assert said == [by_itself(alone, text, 24) for text in TEXTS]
+    assert [by_itself(alone, text, tokens) for text, tokens in zip(TEXTS, said, strict=True)] == [True] * 3
 
 
 def test_those_that_think_at_once_are_computed_in_one_batch(engine: EngineProcess) -> None:
@@ -192,10 +208,10 @@ def test_what_another_has_read_already_is_not_computed_again(engine: EngineProce
     assert first.feed(prompt)
     assert second.feed(prompt + own)
     assert second.computed == len(own) and second.n_past == len(prompt) + len(own)
-    assert think(second, 12) == by_itself(alone, TEXTS[0] * 2 + TEXTS[1], 12)
+    assert by_itself(alone, TEXTS[0] * 2 + TEXTS[1], think(second, 12))
     first.truncate(0)  # its cells go, those that are shared stay
     assert first.feed(first.tokenize(TEXTS[2], start=True))
-    assert think(second, 12) == think(alone, 12)
+    assert goes_on(alone, think(second, 12))
 
 
 def test_of_those_that_begin_alike_at_once_one_reads_for_all(engine: EngineProcess) -> None:
@@ -219,16 +235,15 @@ def test_a_cut_behind_a_shared_start_moves_nothing_of_the_other(engine: EnginePr
     second.cut(5, 40)  # and what follows is shared
     assert second.feed(second.tokenize(" north east"))
     alone.truncate(0)
-    alone.set_sampling(GREEDY, 7)
     assert alone.feed(prompt)
     assert alone.feed(alone.tokenize(" red green"))
     assert first.feed(first.tokenize(" red green"))
-    assert think(first, 16) == think(alone, 16)
+    assert goes_on(alone, think(first, 16))
     alone.truncate(0)
     assert alone.feed([*prompt, *alone.tokenize(TEXTS[1])])
     alone.cut(5, 40)
     assert alone.feed(alone.tokenize(" north east"))
-    assert think(second, 16) == think(alone, 16)
+    assert goes_on(alone, think(second, 16))
 
 
 # ── one that ends ──
@@ -243,10 +258,10 @@ def test_a_worker_that_dies_in_the_middle_of_reading_leaves_the_others_as_they_a
     said = think(other, 2)
     victim.close()
     said += think(other, 22)
-    assert said == by_itself(alone, TEXTS[1], 24)
+    assert by_itself(alone, TEXTS[1], said)
     again = ready(engine, 0)
     assert again.n_past == 0 and again.feed(again.tokenize(TEXTS[0], start=True))
-    assert think(again, 12) == by_itself(alone, TEXTS[0], 12)
+    assert by_itself(alone, TEXTS[0], think(again, 12))
 
 
 def test_an_interrupt_ends_only_ones_own_feed_and_it_goes_on_where_it_was(engine: EngineProcess) -> None:
@@ -302,28 +317,34 @@ def test_a_state_goes_through_a_memfd_and_comes_back_in_the_next_life(
     assert remote.feed(tokens)
     size = remote.state_size()
     assert snapshots.write(meta(remote), size, remote.save_state) > size > 100_000
-    assert think(remote, 12) == by_itself(alone, TEXTS[0], 12)
+    assert by_itself(alone, TEXTS[0], think(remote, 12))
     next_life = ready(engine, 0)
     assert snapshots.read("f", lambda found, state: next_life.load_state(state, found.n_past)) is not None
     assert next_life.n_past == len(tokens) and next_life.computed == 0
     next_life.truncate(len(tokens) - 1)
     assert next_life.feed(tokens[-1:])
-    assert think(next_life, 12) == by_itself(alone, TEXTS[0], 12)
+    assert by_itself(alone, TEXTS[0], think(next_life, 12))
 
 
-def test_a_state_right_after_a_cut_goes_on_as_the_sequence_itself(engine: EngineProcess, snapshots: Snapshots) -> None:
+def test_a_state_right_after_a_cut_goes_on_as_the_sequence_itself(engine: EngineProcess, alone: llama.Engine, snapshots: Snapshots) -> None:
+    def same(said: list[int]) -> bool:
+        alone.truncate(0)
+        assert alone.feed(alone.tokenize(RECIPE, start=True))
+        alone.cut(5, 15)
+        assert alone.feed(ask_)
+        return goes_on(alone, said)
+
     remote = ready(engine, 0)
-    # a text that leaves no doubt about the next token: where the cells lie decides how sums are rounded
-    assert remote.feed(remote.tokenize(TEXTS[0], start=True))
+    assert remote.feed(remote.tokenize(RECIPE, start=True))
     remote.cut(5, 15)
     assert snapshots.write(meta(remote), remote.state_size(), remote.save_state)
-    ask_ = remote.tokenize(" red green")
+    ask_ = remote.tokenize(" Then take the")
     assert remote.feed(ask_)
-    expected = think(remote, 12)
+    assert same(think(remote, 12))
     remote.truncate(0)
     assert snapshots.read("f", lambda found, state: remote.load_state(state, found.n_past)) is not None
     assert remote.feed(ask_)
-    assert think(remote, 12) == expected
+    assert same(think(remote, 12))
 
 
 @pytest.mark.parametrize("what", ["flipped", "another persona", "shorter"])
@@ -359,7 +380,7 @@ def test_when_the_engine_is_killed_its_workers_go_on_at_the_same_token_with_the_
     first.remotes.clear()
     first.close()
     remotes[1].truncate(remotes[1].n_past - 2)  # nothing waits for an engine but feed
-    del said[1][-2:]
+    again = said[1][-2:]
     assert remotes[1].state_size() == 0
     second = EngineProcess(MODEL.path)
     computed = [remote.computed for remote in remotes]
@@ -367,10 +388,9 @@ def test_when_the_engine_is_killed_its_workers_go_on_at_the_same_token_with_the_
         remote.offer(second.socket(seq))
         second.remotes.append(remote)
     said[0] += think(remotes[0], 8)
-    assert remotes[1].feed(by_itself(alone, TEXTS[1], 8)[-2:])
-    said[1] += by_itself(alone, TEXTS[1], 8)[-2:]
+    assert remotes[1].feed(again)
     said[1] += think(remotes[1], 8)
-    assert said == [by_itself(alone, text, 16) for text in TEXTS[:2]]
+    assert by_itself(alone, TEXTS[0], said[0]) and by_itself(alone, TEXTS[1], said[1])
     assert remotes[0].computed - computed[0] == 8 + 8, "the state that was left was loaded: what came after it was computed, and eight more"
     assert remotes[1].computed - computed[1] == len(alone.tokenize(TEXTS[1], start=True)) + 8 + 8
     second.close()
@@ -545,7 +565,7 @@ def test_a_claim_of_a_huge_state_costs_the_engine_nothing(engine: EngineProcess,
 def test_nothing_of_what_was_hostile_reached_the_others(engine: EngineProcess, alone: llama.Engine) -> None:
     remote = ready(engine, 0)
     assert remote.feed(remote.tokenize(TEXTS[2], start=True))
-    assert think(remote, 16) == by_itself(alone, TEXTS[2], 16)
+    assert by_itself(alone, TEXTS[2], think(remote, 16))
     assert engine.process.poll() is None
 
 
