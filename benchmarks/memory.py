@@ -6,7 +6,7 @@ each cache, filled or not, stays counted, so the figure is no better than it is.
 next life lies in memfds of the supervisor and is told apart. The peer is what anybody starts: three processes with
 llama-cpp-python's own way of loading, file mapped and repacked beside it.
 
-Repacked or not: two processes on all cores, in turns, the one that the jar would load and the other. Private memory of a
+Repacked or not: two processes on all cores, in turns, one as the jar chose at its start and the other. Private memory of a
 newborn: smaps_rollup of workers that are READY and have computed nothing; the peer's is a process after it has loaded its
 model and made its context.
 """
@@ -25,7 +25,6 @@ from benchmarks.figures import Against, Asked, Bar, Figure, Found, Peer, Picture
 from benchmarks.parts import Options, Unmeasurable
 from benchmarks.thinking import Thinkers
 from brainjar import fetching, gguf, models
-from brainjar.engine import llama
 from brainjar.errors import BrainjarError
 from tests.system.harness import Jar
 
@@ -49,7 +48,7 @@ def run(options: Options) -> Found:
     small_newborn, small_private = of_newborns(small, cores)
     repacked, plain = repack_or_not(large, cores, options)
     whole = gguf.read(large).kv_bytes(len(NAMES) * CONTEXT)
-    chosen = "repacked" if llama.model_params().use_extra_bufts else "not repacked"
+    chosen = "not repacked" if own.layout.startswith("as in the file") else "repacked"
     rates = {"repacked": repacked, "not repacked": plain}
     other = next(way for way in rates if way != chosen)
     figures = (
@@ -135,6 +134,8 @@ class Taken:
         self.cached = max(0, cached_bytes(model) - sum(lab.mapped_bytes(pid, model) for _, pid in pids))
         self.left = 0
         self.newborn: list[float] = []
+        self.layout = ""
+        """How the jar holds the weights, in its own words."""
 
     def times(self, size: int, kv: int | None = None) -> float:
         return (self.pss - (self.kv if kv is None else kv) + self.cached) / size
@@ -158,7 +159,7 @@ def of_the_jar(model: Path) -> Taken:
         pids = [("supervisor", jar.pid), *((comm(pid), pid) for pid in jar.descendants())]
         taken = Taken(pids, model, sum(held))
         taken.left = lab.memfd_bytes(jar.pid)
-        taken.newborn = newborn
+        taken.newborn, taken.layout = newborn, jar.status()["personas"][0]["layout"]
         return taken
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -23,6 +23,7 @@ from brainjar import models, paths
 from brainjar.errors import UsageError
 from brainjar.isolation import affinity
 from brainjar.messages import Placement, Sampling
+from brainjar.repack import Layout
 from brainjar.schema import MAX_PERSONAS, RawConfig, RawFront, RawModel, RawPersona, RawSampling
 from brainjar.tables import Source, nearest, parse, plain, read_text
 from brainjar.units import format_cpus, format_size, parse_duration, parse_size
@@ -133,6 +134,9 @@ class Inference(Struct, frozen=True, kw_only=True):
     """The CPUs of each of those who may think at once: disjoint, all that this process may use. All the same where engines compute for
     everybody: then who thinks takes no CPU from another."""
 
+    repack: Literal["auto"] | bool = "auto"
+    """Whether weights are held in a layout for this CPU; "auto": for each model what was measured to be faster (`Config.layouts`)."""
+
 
 class Engine(Struct, frozen=True, kw_only=True):
     """A process that computes for several personas."""
@@ -210,6 +214,8 @@ class Config(Struct, frozen=True, kw_only=True):
     """One sentence for each thing that the user should hear at start: keys not acted on yet, a number that was lowered."""
 
     engines: tuple[Engine, ...] = ()
+    layouts: Mapping[Path, Layout] = {}
+    """What is measured of a model file, where `Inference.repack` is "auto"."""
 
     @property
     def models(self) -> tuple[Model, ...]:
@@ -223,6 +229,25 @@ class Config(Struct, frozen=True, kw_only=True):
 
     def engine_of(self, persona: Persona) -> Engine | None:
         return next((engine for engine in self.engines if persona.name in engine.personas), None)
+
+    def threads_of(self, model: Model) -> int:
+        """Most that compute at once for one who thinks with it."""
+        engines = [engine.threads for engine in self.engines if engine.model == model.shared]
+        return max([*engines, *(p.threads for p in self.personas if p.model == model), 1])
+
+    def repacks(self, model: Model) -> bool:
+        """Whether llama.cpp is to repack what it can of its weights."""
+        if model.mode == "separate" or self.inference.repack != "auto":
+            return model.mode != "separate" and self.inference.repack is True
+        return self.layouts[model.path].repack if model.path in self.layouts else True
+
+    def layout(self, model: Model) -> str:
+        """How its weights lie in memory, and why, for people."""
+        if model.mode == "separate":
+            return "as in the file, so that all workers map the same pages"
+        if self.inference.repack != "auto":
+            return "repacked where llama.cpp can, by inference.repack" if self.inference.repack else "as in the file, by inference.repack"
+        return self.layouts[model.path].why if model.path in self.layouts else ""
 
     def why_mode(self, model: Model) -> str:
         """Why it is computed the way that it is, for people."""
@@ -300,7 +325,7 @@ class _Resolver:
         return Config(
             source=self.path,
             jar=self.jar(state_dir),
-            inference=Inference(mode=raw.inference.mode, max_concurrent=concurrent, shares=self.shares),
+            inference=self.inference(concurrent),
             restart=self.restart(),
             watchdog=self.watchdog(),
             snapshots=Snapshots(disk=raw.snapshots.disk, write_budget=raw.snapshots.write_budget),
@@ -308,6 +333,14 @@ class _Resolver:
             engines=self.engines(engines_only=engines_only),
             notes=(*self.source.notes, *self.notes),
         )
+
+    def inference(self, concurrent: int) -> Inference:
+        raw = self.raw.inference
+        if raw.repack is True and raw.mode == "separate":
+            raise self.source.wrong(
+                "inference.repack", True, '"auto" or false with inference.mode = "separate" (repacked weights would be each worker\'s own)'
+            )
+        return Inference(mode=raw.mode, max_concurrent=concurrent, shares=self.shares, repack=raw.repack)
 
     def engines(self, *, engines_only: bool) -> tuple[Engine, ...]:
         models = tuple(dict.fromkeys(model.shared for model in self.models.values() if model.mode == "engine"))

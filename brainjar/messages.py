@@ -38,7 +38,7 @@ EXIT_LIFELINE: Final = 79
 WATCH_INTENT: Final = "watchdog:"
 """How the intent of a watchdog's kill begins; its kind follows."""
 
-NO_NETWORK, USER_NAMESPACE, VOCABULARY = "no-network", "user-namespace", "vocabulary"
+NO_NETWORK, USER_NAMESPACE, VOCABULARY, PLAIN = "no-network", "user-namespace", "vocabulary", "plain"
 """Words on a zygote's command line: nobody that it will fork has a network; namespaces can only be had inside a user namespace;
 it is to hold a vocabulary alone."""
 
@@ -247,6 +247,8 @@ class PersonaStatus(msgspec.Struct, frozen=True, kw_only=True):
     mode: Literal["fork", "engine", "separate"] = "fork"
     """Who computes: its own process, forked with weights and context; an engine; its own, with weights that it maps itself."""
     why_mode: str = ""
+    layout: str = ""
+    """How the weights of its model lie in memory, and why; "": as llama.cpp does it."""
 
 
 class SenseStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -619,6 +621,8 @@ class EngineOrder(msgspec.Struct, frozen=True, kw_only=True):
     threads: int
     cpus: tuple[int, ...]
     placement: Placement = Placement()
+    repack: bool = True
+    """Hold weights in a layout for this CPU, where llama.cpp can."""
     key: str
     """Hex; what it signs the states with that it hands out, so that it takes back no others."""
 

@@ -149,6 +149,8 @@ class ModelRow(Struct, frozen=True, kw_only=True):
     mode: str = "fork"
     why: str = ""
     """Why it is computed that way."""
+    layout: str = ""
+    """How its weights lie in memory, and why."""
     places: tuple[Place, ...] = ()
     """By kind of memory, where an engine computes."""
 
@@ -242,6 +244,8 @@ class Question(Struct, frozen=True, kw_only=True):
     placement: Placement = Placement()
     alone: bool = False
     """Loaded by a worker for itself."""
+    repack: bool = True
+    """Where llama.cpp can."""
 
 
 Key = Path | Model
@@ -256,13 +260,14 @@ def questions(config: Config, trained: Mapping[Path, int], quotas: Mapping[str, 
     """The dry runs that a plan of `config` needs. `trained`: the context that each file's model was trained for."""
     found: dict[Key, Question] = {}
     for model in config.models:
+        repack = config.repacks(model)
         if model.mode == "engine":
             names = next(engine.personas for engine in config.engines if engine.model == model.shared)
             cells = pool_cells([quotas[name] for name in names])
-            found[key(model)] = Question(path=model.path, contexts=(cells,), sequences=len(names), placement=model.placement)
+            found[key(model)] = Question(path=model.path, contexts=(cells,), sequences=len(names), placement=model.placement, repack=repack)
         else:
             contexts = asked(config, model.path, trained[model.path])
-            found[key(model)] = Question(path=model.path, contexts=contexts, alone=model.mode == "separate")
+            found[key(model)] = Question(path=model.path, contexts=contexts, alone=model.mode == "separate", repack=repack)
     return found
 
 
@@ -341,6 +346,7 @@ def _model(config: Config, model: Model, figures: Figures) -> ModelRow:
         total_bytes=weights + context + process,
         mode=model.mode,
         why=config.why_mode(model),
+        layout=config.layout(model),
         places=window.places if window is not None and model.mode == "engine" else (),
     )
 

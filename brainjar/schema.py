@@ -147,6 +147,7 @@ class RawInference(Struct, frozen=True, kw_only=True):
     mode: Annotated[Literal["auto", "fork", "engine", "separate"], Key('"auto", "fork", "engine" or "separate"')] = "auto"
     max_concurrent: Annotated[int, Meta(ge=1, le=MAX_PERSONAS), Key("an integer from 1 to the number of personas")] | None = None
     threads: Threads = "auto"
+    repack: Annotated[Literal["auto"] | bool, Key('"auto", true or false')] = "auto"
 
 
 class RawRestart(Struct, frozen=True, kw_only=True):

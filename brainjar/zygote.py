@@ -29,6 +29,7 @@ from brainjar import messages, vitals
 from brainjar.engine import llama, pages
 from brainjar.engine.remote import CapKv, Remote
 from brainjar.engine.snapshot import Snapshots
+from brainjar.engine.vocab import drop_cached
 from brainjar.isolation import affinity, bonds, priority, rlimits, sandbox, siblings
 from brainjar.messages import Connect, Hello, Loaded, LoadFailed, Refresh, Release, Waiting
 from brainjar.persona.turns import SAY_WAIT_MS, Life, Stopped
@@ -54,7 +55,7 @@ def main() -> NoReturn:
     sock = socket.socket(fileno=fd)
     llama.silence()
     llama.small_stacks()
-    engine, context_bytes = _load(sock, model, n_ctx, vocabulary=messages.VOCABULARY in apart)
+    engine, context_bytes = _load(sock, model, n_ctx, vocabulary=messages.VOCABULARY in apart, repack=messages.PLAIN not in apart)
     gc.collect()
     gc.freeze()  # or the first collection of each worker would copy every page that holds an object
     gc.disable()
@@ -66,12 +67,13 @@ def main() -> NoReturn:
             _fork(sock, gate, engine, context_bytes, supervisor, left_network)
 
 
-def _load(sock: socket.socket, model: Path, n_ctx: int, *, vocabulary: bool) -> tuple[llama.Engine | Remote, int]:
+def _load(sock: socket.socket, model: Path, n_ctx: int, *, vocabulary: bool, repack: bool) -> tuple[llama.Engine | Remote, int]:
     started = time.monotonic()
     try:
         if vocabulary:
             return _loaded(sock, started, Remote(model), 0)
-        engine = llama.Engine(model)
+        engine = llama.Engine(model, repack=repack)
+        drop_cached(model)
         before, mapped = rlimits.vm_data() or 0, pages.anonymous()
         engine.open_context(n_ctx)
         engine.warm_up()

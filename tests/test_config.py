@@ -7,6 +7,7 @@ import os
 from fractions import Fraction
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from brainjar import config, messages, paths, schema
 from brainjar.config import Config, Model, Placement, find_config, format_size, load, parse_duration, parse_size
 from brainjar.errors import UsageError
+from brainjar.repack import Layout
 from brainjar.tables import show
 from brainjar.units import format_cpus, parse_cpus
 
@@ -122,6 +124,25 @@ def test_contexts_that_differ_need_no_second_engine_but_a_second_fork_server(tmp
 def test_threads_of_one_that_an_engine_computes_for_are_said_not_to_count(tmp_path: Path) -> None:
     (note,) = given_text(tmp_path, THREE + "threads = 1\n", "inference.mode=engine").notes
     assert "persona.god.threads" in note and "not used" in note
+
+
+def test_weights_are_repacked_as_was_measured_and_as_the_config_says_before_that(tmp_path: Path) -> None:
+    loaded = given_text(tmp_path, THREE)
+    (model,) = loaded.models
+    assert loaded.repacks(model) and loaded.layout(model) == "", "llama.cpp's own default, where nothing is known"
+    slower = msgspec.structs.replace(loaded, layouts={model.path: Layout(repack=False, why="as in the file: it is faster")})
+    assert not slower.repacks(model) and slower.layout(model) == "as in the file: it is faster"
+    for written in (True, False):
+        said = given_text(tmp_path, THREE, f"inference.repack={str(written).lower()}")
+        said = msgspec.structs.replace(said, layouts={model.path: Layout(repack=not written, why="no")})
+        assert said.repacks(model) is written and said.layout(model).endswith("by inference.repack")
+
+
+def test_threads_of_a_model_are_the_most_that_compute_for_one_who_thinks_with_it(tmp_path: Path) -> None:
+    two = given_text(tmp_path, THREE + "threads = 3\n", "inference.max_concurrent=1", "inference.threads=2")
+    assert two.threads_of(two.models[0]) == 3
+    engine = given_text(tmp_path, THREE, "inference.mode=engine", "inference.threads=4")
+    assert engine.threads_of(engine.models[0]) == 4
 
 
 def test_matrix_is_what_it_says() -> None:
@@ -455,6 +476,8 @@ def test_a_wrong_model_option_is_named_as_one(tmp_path: Path) -> None:
         (gpu("split = 'tensor'\n"), ["model.split", '"tensor"', '"layer", "row"']),
         ("[model]\ngpu = 'all'\n", ["model.gpu", '"all"', '"auto"']),
         # inference
+        ("[inference]\nmode = 'separate'\nrepack = true\n" + THREE, ["inference.repack", "found true", "each worker's own"]),
+        ("[inference]\nrepack = 'yes'\n" + THREE, ["inference.repack", '"yes"', '"auto", true or false']),
         ("[inference]\nmode = 'gpu'\n", ["inference.mode", '"gpu"', '"separate"']),
         ("[inference]\nmode = 'engine'\nthreads = 5\n" + THREE, ["inference.threads", "found 5", "1 to 4", "of an engine"]),
         ("[inference]\nmode = 'engine'\nmax_concurrent = 4\n" + THREE, ["inference.max_concurrent", "found 4", "1 to 3"]),

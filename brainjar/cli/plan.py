@@ -38,14 +38,15 @@ def run(args: argparse.Namespace) -> int:
     import msgspec
 
     from brainjar import config as configs
-    from brainjar.cli import planning
+    from brainjar.cli import planning, trials
 
     path, said = configs.find_config(args.config)
     if said:
         print(f"brainjar: {said}", file=sys.stderr)
     config = configs.load(path, args.overrides, model=args.model, state_dir=args.state_dir)
     planning.check_fetched(config)
-    plan = planning.make(config, planning.headers(config))
+    headers = planning.headers(config)
+    plan = planning.make(trials.known(config, headers), headers)
     print(msgspec.json.encode(plan).decode() if args.json else "\n".join(_lines(plan)))
     return 0 if plan.fits else 1
 
@@ -68,6 +69,7 @@ def _lines(plan: Plan) -> Iterator[str]:
     )
     yield ""
     yield from dict.fromkeys(f"{m.name}: {m.mode}, as {m.why}" for m in plan.models)
+    yield from dict.fromkeys(f"{m.name}: weights {m.layout}" for m in plan.models if m.layout)
     yield ""
     personas = [
         (

@@ -6,9 +6,9 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import msgspec
 
@@ -26,8 +26,15 @@ PATIENCE_S: Final = 60.0
 """Longest that a dry run may take; SmolLM2 takes 0.7 s on a busy core."""
 
 
+Answer = TypeVar("Answer")
+
+
 class _Refused(msgspec.Struct, frozen=True):
     error: str
+
+
+class Unanswered(Exception):
+    """A process that was started to be asked something gave no answer. In words."""
 
 
 class DryRunFailed(BrainjarError):
@@ -72,9 +79,9 @@ def _disk_free(state_dir: Path) -> int | None:
 
 def answer(question: plans.Question) -> plans.Figures:
     """Raise `DryRunFailed`."""
-    more = ["--alone"] if question.alone else []
+    more = ["--alone"] if question.alone else [] if question.repack else ["--plain"]
     if question.sequences:
-        more = ["--engine", str(question.sequences), msgspec.json.encode(question.placement).decode()]
+        more += ["--engine", str(question.sequences), msgspec.json.encode(question.placement).decode()]
     return dry_run(question.path, question.contexts, more=more)
 
 
@@ -82,21 +89,29 @@ def dry_run(path: Path, contexts: Sequence[int], patience_s: float = PATIENCE_S,
     """Raise `DryRunFailed`, in one line, however the child ends. `more`: what else its command line says."""
     argv = [sys.executable, "-m", "brainjar.engine.dryrun", "--for", str(os.getpid()), *more, str(path), *map(str, contexts)]
     try:
-        done = subprocess.run(argv, env=_environment(), stdin=subprocess.DEVNULL, capture_output=True, timeout=patience_s, check=False)
+        return ask(argv, _environment(), patience_s, plans.Figures)
+    except Unanswered as error:
+        raise DryRunFailed(f"{path}: its dry run {error}") from None
+
+
+def ask(argv: Sequence[str], env: Mapping[str, str], patience_s: float, wanted: type[Answer]) -> Answer:
+    """What the process `argv`, which prints one JSON object, says. Raise `Unanswered`, in one line, however it ends."""
+    try:
+        done = subprocess.run(argv, env=env, stdin=subprocess.DEVNULL, capture_output=True, timeout=patience_s, check=False)
     except subprocess.TimeoutExpired:
-        raise DryRunFailed(f"{path}: its dry run was not done after {patience_s:g} s and was ended; try again on an idle machine") from None
+        raise Unanswered(f"was not done after {patience_s:g} s and was ended; try again on an idle machine") from None
     except (OSError, ValueError) as error:
-        raise DryRunFailed(f"{path}: its dry run cannot be started: {error}") from None
+        raise Unanswered(f"cannot be started: {error}") from None
     last = next((line for line in reversed(done.stderr.decode(errors="replace").splitlines()) if line.strip()), "it said nothing")
     try:
         if done.returncode == 0:
-            return msgspec.json.decode(done.stdout, type=plans.Figures)
-        why = msgspec.json.decode(done.stdout, type=_Refused).error
+            return msgspec.json.decode(done.stdout, type=wanted)
+        why = f"failed: {msgspec.json.decode(done.stdout, type=_Refused).error}"
     except msgspec.DecodeError:
         code = done.returncode
         how = f"signal {signal.Signals(-code).name}" if -code in set(signal.Signals) else f"exit status {code}"
-        why = f"{path}: its dry run ended with {how}"
-    raise DryRunFailed(f"{why}: {_clean(last)}")
+        why = f"ended with {how}"
+    raise Unanswered(f"{why}: {_clean(last)}")
 
 
 def _clean(text: str) -> str:

@@ -54,6 +54,7 @@ def _lines(status: Status, now: float) -> list[str]:
     if waits := [f"{p.name} (pid {p.standby_pid})" for p in status.personas if p.standby_pid is not None]:
         lines.append(f"forked in advance, next lives that wait: {', '.join(waits)}")
     lines += dict.fromkeys(f"{clean(p.model)}: {p.mode}, as {clean(p.why_mode)}" for p in status.personas if p.why_mode)
+    lines += dict.fromkeys(f"{clean(p.model)}: weights {clean(p.layout)}" for p in status.personas if p.layout)
     lines += _engines(status, now)
     lines += _watchdog(status)
     layers = [

@@ -16,6 +16,8 @@ from brainjar.errors import BrainjarError, UsageError
 
 if TYPE_CHECKING:
     from brainjar.config import Config
+    from brainjar.gguf import Gguf
+    from brainjar.plan import Plan
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -34,6 +36,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def run(args: argparse.Namespace) -> int:
     from brainjar import config as configs
+    from brainjar.cli import planning, trials
     from brainjar.supervisor import terminal
     from brainjar.supervisor.loop import Supervisor
     from brainjar.supervisor.premises import Premises
@@ -44,10 +47,14 @@ def run(args: argparse.Namespace) -> int:
     config = configs.load(path, args.overrides, model=args.model, state_dir=args.state_dir)
     for note in config.notes:
         print(f"brainjar: {note}", file=sys.stderr)
-    _check_plan(config, force=args.force)
+    _fetch_missing(config)
+    headers = planning.headers(config)
+    config = trials.known(config, headers)
+    plan = _checked_plan(config, headers, force=args.force)
     os.umask(0o077)
     premises = Premises(config)
     try:
+        config = trials.measured(config, headers, plan)
         ledger = premises.open_ledger()
         if ledger.set_aside:
             print(f"brainjar: the ledger was damaged; it is set aside as {ledger.set_aside} and a new one begun", file=sys.stderr)
@@ -62,22 +69,26 @@ def run(args: argparse.Namespace) -> int:
     return supervisor.run()
 
 
-def _check_plan(config: Config, *, force: bool) -> None:
-    """Fetch catalog models that are missing; refuse files that are no model, and a jar that cannot fit, in the plan's own words."""
+def _fetch_missing(config: Config) -> None:
+    """The models of the catalog that are not here."""
     from brainjar import models
-    from brainjar.cli import planning
 
     for model in config.models:
         if model.name is not None and not models.is_present(models.lookup(model.name)):
             _fetch(model.name)
-    headers = planning.headers(config)
+
+
+def _checked_plan(config: Config, headers: dict[Path, Gguf], *, force: bool) -> Plan | None:
+    """Refuse a jar that cannot fit, in the plan's own words. None where there is no plan, by `force`."""
+    from brainjar.cli import planning
+
     try:
         plan = planning.make(config, headers)
     except planning.DryRunFailed as error:
         if not force:
             raise planning.DryRunFailed(f"{error}; --force starts it without a plan") from None
         print(f"brainjar: {error}; started without a plan, by --force", file=sys.stderr)
-        return
+        return None
     if plan.problems and not force:
         more = f" (and {len(plan.problems) - 1} more: brainjar plan --config {config.source})" if len(plan.problems) > 1 else ""
         # a cap that is too small can never work, too little memory is this host's
@@ -87,6 +98,7 @@ def _check_plan(config: Config, *, force: bool) -> None:
         print(f"brainjar: started by --force, though it does not fit: {problem.words}", file=sys.stderr)
     for note in plan.notes:
         print(f"brainjar: {note}", file=sys.stderr)
+    return plan
 
 
 def _fetch(name: str) -> None:

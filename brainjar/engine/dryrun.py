@@ -1,6 +1,6 @@
 """What a model and its contexts would take, by llama.cpp's own reckoning, without allocating them.
 
-    python -m brainjar.engine.dryrun [--for PID] [--alone | --engine SEQUENCES PLACEMENT] MODEL CONTEXT [CONTEXT …]
+    python -m brainjar.engine.dryrun [--for PID] [--alone] [--plain] [--engine SEQUENCES PLACEMENT] MODEL CONTEXT [CONTEXT …]
 
 prints one JSON object, `plan.Figures` or `{"error": …}`. To be run in a process that is thrown away: llama.cpp aborts where it
 runs out of memory, and a model file may be anything. Limits of its own bound what that can cost the host.
@@ -140,13 +140,20 @@ def _breakdown(context: Any) -> dict[str, tuple[int, int, int]]:
 
 
 def dry_run(
-    path: Path, contexts: Sequence[int], log: _Log, *, alone: bool = False, sequences: int = 0, placement: Placement | None = None
+    path: Path,
+    contexts: Sequence[int],
+    log: _Log,
+    *,
+    alone: bool = False,
+    repack: bool = True,
+    sequences: int = 0,
+    placement: Placement | None = None,
 ) -> Figures:
     """As a fork server loads it, a worker `alone`, or an engine for so many `sequences`. Raise `EngineError` or `OutOfMemory`, in words."""
     placement = placement or Placement()  # nothing on a GPU: a zygote sees none either, while `_devices` here lists them
     # A fixed threshold: it would grow with each context that is freed, and the next one's tables would come from the heap unseen.
     ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 128 * 1024)
-    params = place(llama.model_params(alone=alone), placement)
+    params = place(llama.model_params(alone=alone, repack=repack), placement)
     params.no_alloc, params.load_mode = True, lib.LLAMA_LOAD_MODE_NONE
     model = lib.llama_model_load_from_file(str(path).encode(), params)
     if not model:
@@ -247,11 +254,13 @@ def main(arguments: Sequence[str]) -> int:
     more: dict[str, Any] = {}
     if arguments[:1] == ["--alone"]:
         more, arguments = {"alone": True}, arguments[1:]
-    elif arguments[:1] == ["--engine"] and len(arguments) > 3 and arguments[1].isdecimal():
-        more = {"sequences": int(arguments[1]), "placement": msgspec.json.decode(arguments[2], type=Placement)}
+    if arguments[:1] == ["--plain"]:
+        more, arguments = {**more, "repack": False}, arguments[1:]
+    if arguments[:1] == ["--engine"] and len(arguments) > 3 and arguments[1].isdecimal():
+        more |= {"sequences": int(arguments[1]), "placement": msgspec.json.decode(arguments[2], type=Placement)}
         arguments = arguments[3:]
     if len(arguments) < 2 or not all(one.isdecimal() and int(one) > 0 for one in arguments[1:]):
-        usage = "[--for PID] [--alone | --engine SEQUENCES PLACEMENT] MODEL CONTEXT [CONTEXT …]"
+        usage = "[--for PID] [--alone] [--plain] [--engine SEQUENCES PLACEMENT] MODEL CONTEXT [CONTEXT …]"
         print(f"usage: python -m brainjar.engine.dryrun {usage}", file=sys.stderr)
         return 2
     try:

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from brainjar.engine import identity, sampler, sliding
 from brainjar.engine.bindings import lib
-from brainjar.engine.vocab import EngineError, OutOfMemory, Vocabulary, drop_cached, silence
+from brainjar.engine.vocab import EngineError, OutOfMemory, Vocabulary, silence
 from brainjar.messages import Sampling
 
 __all__ = ["BATCH", "Engine", "EngineError", "OutOfMemory", "context_params", "model_params", "silence", "small_stacks"]
@@ -37,17 +37,19 @@ STACK: Final = 512 * 1024
 """Bytes of a thread's stack. ggml's buffers are on the heap: threads of zmq and of OpenMP were measured to touch 16 KiB of it."""
 
 
-def model_params(*, alone: bool = False) -> Any:
-    """How weights are loaded; the dry run (`dryrun`) asks for the same. `alone`: by a worker for itself (separate mode)."""
+def model_params(*, alone: bool = False, repack: bool = True) -> Any:
+    """How weights are loaded; the dry run (`dryrun`) asks for the same. `alone`: by a worker for itself (separate mode). `repack`: in a
+    layout for this CPU, where llama.cpp has one."""
     params = lib.llama_model_default_params()
     params.n_gpu_layers = 0
     if alone:
         # the mapped file's own pages, which the page cache shares; repacked weights would be each worker's own
-        params.load_mode, params.use_extra_bufts = lib.LLAMA_LOAD_MODE_MMAP, False
+        params.load_mode, repack = lib.LLAMA_LOAD_MODE_MMAP, False
     else:
         # Anonymous memory in huge pages, not the mapped file: a fork copies, and a death tears down, one entry for 2 MiB
         # instead of 512, and a newborn faults nothing in (docs/decisions.md has the figures).
         params.load_mode = lib.LLAMA_LOAD_MODE_NONE
+    params.use_extra_bufts = repack
     return params
 
 
@@ -72,15 +74,13 @@ def context_params(n_ctx: int, threads: int, sequences: int = 0, *, gpu: bool = 
 class Engine(Vocabulary):
     """One model and one context. Built in a zygote and inherited by its forks; not thread-safe, as llama.cpp is not."""
 
-    def __init__(self, path: Path, *, alone: bool = False) -> None:
+    def __init__(self, path: Path, *, alone: bool = False, repack: bool = True) -> None:
         """Load the weights, on one thread, so that a fork stays safe. Raise `EngineError` for an unusable file.
 
-        `alone`: the mapped file, shared with whoever maps it too, for a worker that loads for itself.
+        `alone`: the mapped file, shared with whoever maps it too, for a worker that loads for itself. `repack`: see `model_params`.
         """
-        super().__init__(path, model_params(alone=alone))
+        super().__init__(path, model_params(alone=alone, repack=repack))
         self.identity = (*self.identity[:2], identity.of_parameters(context_params(512, 1)))
-        if not alone:
-            drop_cached(path)
         self.n_past = 0
         self.computed = 0
         """Tokens computed in all, whatever became of them."""

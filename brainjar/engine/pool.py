@@ -30,9 +30,9 @@ class Broken(EngineError):
 
 
 class Pool(Vocabulary):
-    def __init__(self, path: Path, *, sequences: int, cells: int, threads: int, placement: Placement) -> None:
+    def __init__(self, path: Path, *, sequences: int, cells: int, threads: int, placement: Placement, repack: bool = True) -> None:
         """Raise `EngineError` for an unusable file or device, `OutOfMemory`."""
-        super().__init__(path, place(llama.model_params(), placement))
+        super().__init__(path, place(llama.model_params(repack=repack), placement))
         drop_cached(path)
         params = llama.context_params(cells, threads, sequences, gpu=placement.gpu_layers != 0)
         self.identity = (*self.identity[:2], f"{identity.of_parameters(params)} engine")  # its states are signed

@@ -558,7 +558,14 @@ def main() -> NoReturn:
 def _load(control: socket.socket, order: EngineOrder) -> Pool:
     started = time.monotonic()
     try:
-        pool = Pool(Path(order.model), sequences=order.sequences, cells=order.cells, threads=order.threads, placement=order.placement)
+        pool = Pool(
+            Path(order.model),
+            sequences=order.sequences,
+            cells=order.cells,
+            threads=order.threads,
+            placement=order.placement,
+            repack=order.repack,
+        )
         pool.warm_up()
     except (EngineError, MemoryError, Full) as error:
         control.send(messages.encode(LoadFailed(why=str(error) or "it ran out of memory")))

@@ -66,11 +66,22 @@ def environment(*, gpu: bool) -> dict[str, str]:
 class Engine:
     """One process. Never blocks. `poll` is what the loop calls when `sock` can be read, `ended` when `pidfd` can."""
 
-    def __init__(self, spec: configs.Engine, quotas: Mapping[str, Quota], rooms: Mapping[str, int], log: Path, key: bytes, stall: float):
+    def __init__(
+        self,
+        spec: configs.Engine,
+        quotas: Mapping[str, Quota],
+        rooms: Mapping[str, int],
+        log: Path,
+        key: bytes,
+        stall: float,
+        *,
+        repack: bool = True,
+    ):
         """`quotas`, `rooms` (bytes of a state): of its personas. `stall`: seconds without a sign of life that are too many."""
         self.spec = spec
         self.model: Model = spec.model
         self.quotas, self._rooms, self._log, self._key, self._stall_s = quotas, rooms, log, key, stall
+        self._repack = repack
         self.cells = pool_cells([quotas[name] for name in spec.personas])
         self.standing = Standing.ABSENT
         self.loaded: Loaded | None = None
@@ -106,6 +117,7 @@ class Engine:
             threads=self.spec.threads,
             cpus=self.spec.cpus,
             placement=self.model.placement,
+            repack=self._repack,
             key=self._key.hex(),
         )
         try:
@@ -244,7 +256,8 @@ class Engines:
     ) -> None:
         """Raise OSError where the key that states are signed with can be neither read nor made."""
         key = secret(state_dir) if config.engines else b""
-        self.all = tuple(Engine(spec, quotas, rooms, log, key, config.watchdog.stall) for spec in config.engines)
+        stall = config.watchdog.stall
+        self.all = tuple(Engine(spec, quotas, rooms, log, key, stall, repack=config.repacks(spec.model)) for spec in config.engines)
         self._of = {name: engine for engine in self.all for name in engine.spec.personas}
         self._bulletin, self._clock = bulletin, clock
         self._backoff_max = config.restart.backoff_max

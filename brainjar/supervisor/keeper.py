@@ -18,6 +18,7 @@ from brainjar.isolation import rlimits
 from brainjar.ledger import Ledger
 from brainjar.messages import (
     NO_NETWORK,
+    PLAIN,
     SHORT_WORDS,
     USER_NAMESPACE,
     VOCABULARY,
@@ -105,7 +106,10 @@ class Keeper:
     def _words(self, model: Model) -> list[str]:
         """What the zygote of `model` is told of those whom it will fork."""
         connected = any(persona.sandbox.network for persona in self.config.personas if persona.model.shared == model)
-        return [*([] if connected else [NO_NETWORK]), *([] if model.mode == "fork" else [VOCABULARY])]
+        return [
+            *([] if connected else [NO_NETWORK]),
+            *([VOCABULARY] if model.mode != "fork" else [] if self.config.repacks(model) else [PLAIN]),
+        ]
 
     def zygote_of(self, worker: Worker) -> Zygote:
         return self.zygotes[worker.persona.model.shared]

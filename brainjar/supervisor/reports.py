@@ -60,7 +60,8 @@ class Reports:
         slot = worker.process.slot if worker.process is not None else 0
         cgroup = self._keeper.housing.layer(worker.persona, slot, joined=joined)
         status = worker.status(self._keeper.leases.gate, now, cgroup, self._verdicts.blind)
-        return msgspec.structs.replace(status, why_mode=self._keeper.config.why_mode(worker.persona.model))
+        config, model = self._keeper.config, worker.persona.model
+        return msgspec.structs.replace(status, why_mode=config.why_mode(model), layout=config.layout(model))
 
     def beat(self) -> None:
         """One HEARTBEAT per persona, then the jar's own, with the newest number of each topic: a lost tail shows by it.

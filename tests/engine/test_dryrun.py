@@ -16,6 +16,7 @@ from brainjar.cli import planning
 from brainjar.engine import llama
 from brainjar.plan import MIB, Figures
 from brainjar.supervisor import zygotes
+from tests.ggufs import quantized
 
 MODEL = models.lookup("smollm2-135m")
 CONTEXTS = (512, 1024, 2048, 4096, 8192)
@@ -42,16 +43,6 @@ engine.warm_up()
 print(rlimits.vm_data() - before, loaded, engine.n_ctx)
 """
 """What a zygote does, and what it took: (VmData of the context, memory of the weights and the vocabulary, tokens)."""
-
-QUANTIZE = """
-import ctypes, sys
-from brainjar.engine import llama
-from brainjar.engine.bindings import lib
-llama.silence()
-params = lib.llama_model_quantize_default_params()
-params.allow_requantize, params.pure, params.ftype, params.nthread = True, True, 2, 2  # LLAMA_FTYPE_MOSTLY_Q4_0
-sys.exit(lib.llama_model_quantize(sys.argv[1].encode(), sys.argv[2].encode(), ctypes.byref(params)))
-"""
 
 
 def python(*arguments: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
@@ -97,8 +88,7 @@ def test_weights_take_what_the_dry_run_said(figures: Figures) -> None:
 
 
 def test_repacked_weights_take_the_place_of_the_file_s(tmp_path: Path) -> None:
-    model = tmp_path / "q4_0.gguf"
-    assert python("-c", QUANTIZE, str(MODEL.path), str(model)).returncode == 0
+    model = quantized(MODEL.path, tmp_path / "q4_0.gguf")
     told = planning.dry_run(model, (512,))
     sizes = {buffer.name: buffer.bytes for buffer in told.weights}
     if "CPU_REPACK" not in sizes:
@@ -106,6 +96,9 @@ def test_repacked_weights_take_the_place_of_the_file_s(tmp_path: Path) -> None:
     assert sizes["CPU_REPACK"] > 60 * MIB
     _, loaded, _ = really(model, 512)
     assert 0 <= loaded - sum(sizes.values()) <= 24 * MIB, (loaded, sizes)
+    plain = planning.dry_run(model, (512,), more=["--plain"])
+    assert [buffer.name for buffer in plain.weights] == ["CPU"]
+    assert abs(plain.weights[0].bytes - sum(sizes.values())) <= MIB
 
 
 def test_the_log_alone_says_the_same(figures: Figures) -> None:

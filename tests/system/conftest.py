@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -8,7 +9,8 @@ from typing import Any
 import pytest
 
 from brainjar import models
-from tests.system.harness import Jar
+from brainjar.isolation import cgroups
+from tests.system.harness import Jar, Limited
 
 SMALL = """
 [jar]
@@ -31,6 +33,8 @@ THREE = ALONE + (
 )
 
 MakeJar = Callable[..., Jar]
+FOUND = cgroups.survey()
+needs_groups = pytest.mark.skipif(FOUND.parent is None or "memory" not in FOUND.controllers, reason=f"no memory cgroup here: {FOUND.why}")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -59,3 +63,13 @@ def make_jar(tmp_path: Path) -> Iterator[MakeJar]:
     with ExitStack() as stack:  # all of them, whatever one of them leaves
         for jar in made:
             stack.callback(jar.clean_up)
+
+
+@pytest.fixture
+def limited() -> Iterator[Limited]:
+    """Ask for it before `make_jar`: it goes when the jar is gone."""
+    assert FOUND.parent is not None
+    given = os.environ.get("BRAINJAR_TEST_CGROUP")
+    made = Limited((Path(given) if given else FOUND.parent) / f"brainjar-test-{os.getpid()}")
+    yield made
+    made.remove()

@@ -115,6 +115,40 @@ class Listener:
         self._bus.close()
 
 
+class Limited:
+    """A group with a memory limit, and in it one for a jar and one for whoever else eats from it."""
+
+    def __init__(self, path: Path, limit: int = 1 << 30) -> None:
+        """`limit`: bytes. Only where there is a memory cgroup."""
+        self.path, self.jars, self.others = path, path / "jar", path / "others"
+        self._v1 = cgroups.survey().version == "v1"
+        path.mkdir()
+        self.set_limit(limit)
+        if not self._v1:
+            (path / "cgroup.subtree_control").write_text("+memory")
+        self.jars.mkdir()
+        self.others.mkdir()
+
+    def set_limit(self, limit: int) -> None:
+        self._limit = limit
+        (self.path / ("memory.limit_in_bytes" if self._v1 else "memory.max")).write_text(str(limit))
+
+    def percent(self) -> float:
+        """Of its limit, what is in use and cannot be given back, now; a jar's senses have it from their last look."""
+        names = ("memory.usage_in_bytes", "total_") if self._v1 else ("memory.current", "")
+        stat = dict(line.split() for line in (self.path / "memory.stat").read_text().splitlines())
+        files = sum(int(stat[f"{names[1]}{name}"]) for name in ("inactive_file", "active_file"))
+        return 100 * (int((self.path / names[0]).read_text()) - files) / self._limit
+
+    def jar(self, jar: Jar) -> Jar:
+        jar.group = self.jars
+        return jar
+
+    def remove(self) -> None:
+        for path in (self.jars, self.others, self.path):
+            until(lambda path=path: gone(path), 10)  # type: ignore[misc]
+
+
 class Jar:
     def __init__(
         self,

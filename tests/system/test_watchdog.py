@@ -15,15 +15,12 @@ from typing import Any
 
 import pytest
 
-from brainjar.isolation import cgroups
 from brainjar.watchdog.gpu import Gpus
 from tests import nvml
-from tests.system.conftest import THREE, MakeJar
-from tests.system.harness import Jar, Listener, gone, until
+from tests.system.conftest import THREE, MakeJar, needs_groups
+from tests.system.harness import Jar, Limited, Listener, until
 
 MIB = 1 << 20
-FOUND = cgroups.survey()
-needs_groups = pytest.mark.skipif(FOUND.parent is None or "memory" not in FOUND.controllers, reason=f"no memory cgroup here: {FOUND.why}")
 
 
 def watched(*lines: str, config: str = THREE) -> str:
@@ -89,45 +86,6 @@ class Hog:
         for pipe in (self.process.stdin, self.process.stdout):
             if pipe is not None:
                 pipe.close()
-
-
-class Limited:
-    """A group of 1 GiB, and in it one for a jar and one for whoever else eats from it."""
-
-    def __init__(self, path: Path) -> None:
-        self.path, self.jars, self.others = path, path / "jar", path / "others"
-        path.mkdir()
-        if FOUND.version == "v1":
-            (path / "memory.limit_in_bytes").write_text(str(1024 * MIB))
-        else:
-            (path / "memory.max").write_text(str(1024 * MIB))
-            (path / "cgroup.subtree_control").write_text("+memory")
-        self.jars.mkdir()
-        self.others.mkdir()
-
-    def percent(self) -> float:
-        """Of its limit, what is in use and cannot be given back, now; a jar's senses have it from their last look."""
-        names = ("memory.usage_in_bytes", "total_") if FOUND.version == "v1" else ("memory.current", "")
-        stat = dict(line.split() for line in (self.path / "memory.stat").read_text().splitlines())
-        files = sum(int(stat[f"{names[1]}{name}"]) for name in ("inactive_file", "active_file"))
-        return 100 * (int((self.path / names[0]).read_text()) - files) / (1024 * MIB)
-
-    def jar(self, jar: Jar) -> Jar:
-        jar.group = self.jars
-        return jar
-
-    def remove(self) -> None:
-        for path in (self.jars, self.others, self.path):
-            until(lambda path=path: gone(path), 10)  # type: ignore[misc]
-
-
-@pytest.fixture
-def limited() -> Iterator[Limited]:
-    assert FOUND.parent is not None
-    given = os.environ.get("BRAINJAR_TEST_CGROUP")
-    made = Limited((Path(given) if given else FOUND.parent) / f"brainjar-test-{os.getpid()}")
-    yield made
-    made.remove()
 
 
 @pytest.fixture
