@@ -19,6 +19,7 @@ from typing import Final
 from benchmarks import lab
 from benchmarks.figures import Against, Bar, Found, Picture, figure, spread
 from benchmarks.parts import Options
+from benchmarks.programs.thinker import THOUGHT
 from benchmarks.thinking import Thinkers
 from tests.system.harness import Jar
 
@@ -60,6 +61,7 @@ def run(options: Options) -> Found:
         for n in range(rounds):
             asleep.close()
             past, heard = held(next(iter(jars.values())))
+            past = min(past, CONTEXT - THOUGHT - heard - 1)  # so that a thought of the others has room behind it
             options.say(f"round {n + 1} of {rounds}, {past} tokens of past, {heard} read before each thought")
             pasts.append(past)
             for name, jar in jars.items():

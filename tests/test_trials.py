@@ -11,10 +11,10 @@ from brainjar import gguf
 from brainjar.cli import trials
 from brainjar.config import Config, Engine, Jar, Placement
 from brainjar.gguf import Gguf
-from brainjar.plan import Plan
+from brainjar.plan import MIB, Plan
 from brainjar.repack import Timing, Trial, choose
 from tests.ggufs import write_tiny
-from tests.test_plan import MIB, A, config, figures, persona, plan
+from tests.test_plan import A, config, figures, persona, plan
 
 SLOWER = Trial(repacked=Timing(read_s=2.0, say_s=2.0), plain=Timing(read_s=1.0, say_s=1.0))
 FASTER = Trial(repacked=SLOWER.plain, plain=SLOWER.repacked)

@@ -105,6 +105,14 @@ def _last_words(stderr: Sequence[str]) -> str:
     return stderr[stack - 1] if stack else stderr[0]
 
 
+def how_ended(code: int | None, signal_number: int | None, oom_kills: int | None, log: object) -> str:
+    """In words, how a process that holds a model ended, which nobody asked to; `oom_kills`: counted by the kernel since the last look."""
+    if signal_number == signal.SIGKILL and oom_kills:
+        return "the kernel killed it for want of memory: `brainjar plan` says how much the jar needs"
+    how = f"signal {signal_name(signal_number)}" if signal_number is not None else f"exit status {code}"
+    return f"{how}; its last words are in {log}"
+
+
 def signal_name(number: int) -> str:
     try:
         return signal.Signals(number).name

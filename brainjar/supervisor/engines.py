@@ -179,8 +179,8 @@ class Engine:
     def counters(self) -> vital.Vitals:
         return vital.counters(self.vitals) if self.vitals >= 0 else vital.Vitals()
 
-    def ended(self) -> reaper.Wait | None:
-        """It has ended: collect it. None: not yet."""
+    def ended(self, oom_kills: int | None) -> reaper.Wait | None:
+        """It has ended: collect it. `oom_kills`: by the kernel, since the last look. None: not yet."""
         if self.sock is not None and self.standing is Standing.LOADING and (body := self.poll()):
             self.take(body)  # its reason may still be in the socket
             self.standing = Standing.LOADING
@@ -189,8 +189,7 @@ class Engine:
             return None
         if not self.why:
             said = vital.read(self.vitals).exit_words
-            how = f"signal {autopsy.signal_name(wait.signal)}" if wait.signal is not None else f"exit status {wait.exit_code}"
-            self.why = said or f"{how}; its last words are in {self._log}"
+            self.why = said or autopsy.how_ended(wait.exit_code, wait.signal, oom_kills, self._log)
         self.close()
         return wait
 
@@ -421,7 +420,7 @@ class Engines:
                         keeper.happen(worker, Event.LOADED)
         if engine.pidfd in ready:
             was_loaded = engine.standing is Standing.LOADED
-            if (wait := engine.ended()) is None:
+            if (wait := engine.ended(keeper.new_oom_kills())) is None:
                 return
             self.ended(engine, wait, workers, leases, was_loaded=was_loaded)
             for worker in workers:

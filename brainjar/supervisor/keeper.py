@@ -440,10 +440,10 @@ class Keeper:
             private_bytes=process.own.estimate,
             verdict=process.verdict,
             cgroup=self.housing.counts(worker.name, process.slot, self.clock()) if unasked and process.joined else None,
-            kernel_oom_kills=self._new_oom_kills() if unasked else None,
+            kernel_oom_kills=self.new_oom_kills() if unasked else None,
         )
 
-    def _new_oom_kills(self) -> int | None:
+    def new_oom_kills(self) -> int | None:
         """Kills by the kernel for want of memory since the last look; None where it does not count them."""
         now, before = pressure.kernel_oom_kills(), self.kernel_oom_kills
         return None if now is None or before is None else max(0, now - before)

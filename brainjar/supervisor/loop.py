@@ -43,7 +43,10 @@ from brainjar.supervisor.zygotes import Standing, Zygote
 from brainjar.watchdog import pressure
 
 HEARTBEAT_S: Final = 1.0
-"""At most this between two HEARTBEATs; `watchdog.interval` may make it less."""
+"""At most this between two HEARTBEATs while there is anything to see; `watchdog.interval` may make it less."""
+QUIET_BEATS: Final = 3
+"""After so many in which nobody thought, was born, ended or listened they come only each `watchdog.interval`."""
+_AT_REST: Final = frozenset({Phase.STOPPED, Phase.READY, Phase.DEAD, Phase.BACKOFF})
 VOICES_PER_LAP: Final = 64
 CALLERS_PER_LAP: Final = 64
 LISTEN_AGAIN_S: Final = 0.05
@@ -95,6 +98,7 @@ class Supervisor:
         self.orders = Orders(self.keeper, self._reports.status, self.stop)
         self._control = Control(premises.runtime_dir, is_view)
         self._next_beat = clock()
+        self._quiet_beats = 0
         self._stopping = False
         self._said_farewell = False
         self._reap_again = False
@@ -226,7 +230,7 @@ class Supervisor:
             self._snapshots_wanted += [topic[5:] for topic in self._events.joined() if topic.startswith("SNAP.") and len(topic) < 80]
         self._attend_callers(ready)
         self._deadlines(now)
-        if now >= self._next_beat:
+        if now >= self._next_beat or (self._next_beat - now > HEARTBEAT_S and not self._quiet()):
             self._beat(now)
             self.verdicts.stalls(now)
         self.bulletin.flush()
@@ -408,7 +412,7 @@ class Supervisor:
                     self.keeper.happen(worker, Event.LOADED)
         if zygote.pidfd in ready:
             was_loaded = zygote.standing is Standing.LOADED
-            if zygote.ended() is None:
+            if zygote.ended(self.keeper.new_oom_kills()) is None:
                 return
             for worker in self.keeper.workers_of(zygote.model):
                 if worker.process is None or worker.process.pidfd < 0:
@@ -461,8 +465,16 @@ class Supervisor:
             reaper.reap_strangers(self._known())
             self._end_strangers()
 
+    def _quiet(self) -> bool:
+        """Nothing goes on that would be looked at more often than the watchdog has to."""
+        if self.keeper.leases.gate.holders or self.verdicts.danger or self.senses.why or self.bulletin.wanted("HEARTBEAT"):
+            return False
+        return all(worker.phase in _AT_REST for worker in self.keeper.workers.values())
+
     def _beat(self, now: float) -> None:
-        self._next_beat = now + min(HEARTBEAT_S, self.config.watchdog.interval)
+        self._quiet_beats = self._quiet_beats + 1 if self._quiet() else 0
+        interval = self.config.watchdog.interval
+        self._next_beat = now + (interval if self._quiet_beats >= QUIET_BEATS else min(HEARTBEAT_S, interval))
         self.senses.tend(now)
         self.watch.beat(now)
         self.verdicts.beat(now)

@@ -98,16 +98,15 @@ class Zygote:
             return False
         return True
 
-    def ended(self) -> reaper.Wait | None:
-        """It has ended: collect it. None: not yet."""
+    def ended(self, oom_kills: int | None) -> reaper.Wait | None:
+        """It has ended: collect it. `oom_kills`: by the kernel, since the last look. None: not yet."""
         if self.sock is not None and self.standing is Standing.LOADING:
             self.poll()  # its reason may still be in the socket
         wait = reaper.collect(self.pidfd, self.pid)
         if wait is None:
             return None
         if not self.why:
-            how = f"signal {autopsy.signal_name(wait.signal)}" if wait.signal is not None else f"exit status {wait.exit_code}"
-            self.why = f"the zygote ended with {how}; its last words are in {self._log}"
+            self.why = f"the zygote ended: {autopsy.how_ended(wait.exit_code, wait.signal, oom_kills, self._log)}"
         self.close()
         return wait
 

@@ -98,7 +98,9 @@ def test_repacked_weights_take_the_place_of_the_file_s(tmp_path: Path) -> None:
     assert 0 <= loaded - sum(sizes.values()) <= 24 * MIB, (loaded, sizes)
     plain = planning.dry_run(model, (512,), more=["--plain"])
     assert [buffer.name for buffer in plain.weights] == ["CPU"]
-    assert abs(plain.weights[0].bytes - sum(sizes.values())) <= MIB
+    # repacked, a tied embedding is held twice: by rows as a table, by blocks as the output
+    table = sizes.get("CPU", 0)
+    assert 0 <= sum(sizes.values()) - plain.weights[0].bytes <= table + MIB
 
 
 def test_the_log_alone_says_the_same(figures: Figures) -> None:

@@ -160,6 +160,20 @@ def test_the_evidence_in_words(evidence: Evidence, words: str) -> None:
     assert autopsy.in_words(evidence) == words
 
 
+@pytest.mark.parametrize(
+    ("code", "signal_number", "oom_kills", "words"),
+    [
+        (None, 9, 1, "the kernel killed it for want of memory: `brainjar plan` says how much the jar needs"),
+        (None, 9, 0, "signal SIGKILL; its last words are in zygote.log"),
+        (None, 9, None, "signal SIGKILL; its last words are in zygote.log"),
+        (None, 11, 1, "signal SIGSEGV; its last words are in zygote.log"),
+        (3, None, 1, "exit status 3; its last words are in zygote.log"),
+    ],
+)
+def test_how_a_process_that_holds_a_model_ended(code: int | None, signal_number: int | None, oom_kills: int | None, words: str) -> None:
+    assert autopsy.how_ended(code, signal_number, oom_kills, "zygote.log") == words
+
+
 def _explained(cause: str) -> bool:
     return cause in EXPLAINED or cause in NO_DEATHS or bool(re.fullmatch(r"signal-(SIG[A-Z0-9+]+|\d+)|exit-\d+|watchdog-[a-z]+", cause))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 from pathlib import Path
 
 import pytest
@@ -28,7 +27,7 @@ def planned(tmp_path: Path, text: str, *args: str) -> int:
 def test_what_the_plan_says_is_enough_while_the_file_is_read_too(limited: Limited, make_jar: MakeJar, tmp_path: Path, mode: str) -> None:
     """The file goes through the page cache beside the weights that are made of it: there is no room for both."""
     total = planned(tmp_path, THREE, "--set", f"inference.mode={mode}")
-    limited.set_limit(total)
+    limited.set_limit(total + MIB)  # a second plan differs by pages: the processes it measures do
     jar = limited.jar(make_jar(THREE, "--set", f"inference.mode={mode}")).start()
     with jar.listening() as listener:
         for name in ("subject", "observer", "god"):
@@ -37,15 +36,13 @@ def test_what_the_plan_says_is_enough_while_the_file_is_read_too(limited: Limite
 
 
 @needs_groups
-def test_a_load_without_the_memory_for_it_is_said_and_succeeds_when_there_is_some(
-    limited: Limited, make_jar: MakeJar, tmp_path: Path
-) -> None:
+def test_a_load_without_memory_is_said_and_succeeds_when_there_is_some(limited: Limited, make_jar: MakeJar, tmp_path: Path) -> None:
     total = planned(tmp_path, ALONE)
-    limited.set_limit(total - 128 * MIB - 60 * MIB)  # without the persona's cap, and without most of the weights
+    limited.set_limit(total - 250 * MIB)  # without the persona's cap and snapshots, and without the weights
     jar = limited.jar(make_jar(ALONE, "--force", "--set", "watchdog.host_memory=100", "--set", "watchdog.host_memory_kill=100")).start()
     assert "started by --force, though it does not fit" in jar.said()
     waits = until(lambda: (p := jar.persona("subject"))["reason"] and p)
-    assert signal.SIGKILL.name in waits["reason"] and waits["pid"] is None and waits["deaths"] == 0
+    assert "killed it for want of memory" in waits["reason"] and waits["pid"] is None and waits["deaths"] == 0
     limited.set_limit(1 << 30)
     with jar.listening() as listener:
         listener.until("THOUGHT", "subject")

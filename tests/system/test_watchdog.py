@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from brainjar.supervisor.loop import HEARTBEAT_S
 from brainjar.watchdog.gpu import Gpus
 from tests import nvml
 from tests.system.conftest import THREE, MakeJar, needs_groups
@@ -444,10 +445,10 @@ def test_senses_that_die_or_hang_are_replaced_and_nobody_dies_of_it(make_jar: Ma
 
 
 def test_a_paused_persona_goes_on_at_the_same_word(make_jar: MakeJar) -> None:
-    jar = make_jar(THREE.replace("max_tokens = 24", "max_tokens = 60"), "--set", "model.context=768").start()
+    jar = make_jar(THREE.replace("max_tokens = 24", "max_tokens = 120"), "--set", "model.context=768").start()
     jar.until_ready()
     with jar.listening() as listener:
-        listener.until("TOKEN", "subject", lambda e: e.metadata["n"] == 10)
+        listener.until("TOKEN", "subject", lambda e: e.metadata["n"] >= 10)
         assert jar.brainjar("pause", "subject").stdout == "subject is paused\n"
         before = jar.persona("subject")
         assert before["state"] == "paused" and before["paused"] == ["operator"] and before["thought"]
@@ -484,6 +485,35 @@ def test_what_cannot_be_paused_or_resumed_is_said(make_jar: MakeJar) -> None:
     assert jar.brainjar("resume", "subject").stdout == "subject is not paused by hand\n"
     jar.brainjar("pause", "subject")
     assert jar.brainjar("pause", "subject").stdout == "subject is paused already\n"
+
+
+# ── nothing to do ──
+
+
+def test_while_nobody_thinks_or_listens_it_wakes_as_seldom_as_the_watchdog_may(make_jar: MakeJar) -> None:
+    jar = make_jar(watched('interval = "1h"')).start()
+    jar.until_ready()
+    for name in ("subject", "observer", "god"):
+        jar.ask("pause", name=name)
+    until(lambda: jar.status()["lease"] == [])
+
+    def laps() -> int:
+        text = Path(f"/proc/{jar.pid}/status").read_text()
+        return int(text.split("voluntary_ctxt_switches:")[1].split()[0])
+
+    def rests() -> bool:
+        before = laps()
+        time.sleep(2 * HEARTBEAT_S)
+        return laps() == before
+
+    until(rests)
+    with jar.listening() as listener:  # whoever looks is shown at once that it lives, and then each second
+        for _ in range(3):
+            listener.until("HEARTBEAT", "jar")
+    until(rests)
+    jar.ask("resume", name="subject")
+    with jar.listening() as listener:
+        thinks_on(listener, "subject")
 
 
 # ── a dry run ──
