@@ -71,18 +71,19 @@ class Doorkeeper:
         self.socket.bind("inproc://zeromq.zap.01")
         self._admits = admits
 
-    def answer(self, limit: int = 64) -> None:
-        """Answer those at the door, at most `limit` of them."""
+    def answer(self, limit: int = 64) -> bool:
+        """Answer those at the door, at most `limit` of them. Return whether there may be more."""
         for _ in range(limit):
             try:
                 frames: list[bytes] = self.socket.recv_multipart(zmq.NOBLOCK)
             except zmq.Again:
-                return
+                return False
             at = frames.index(b"") + 1
             version, request, _, address = frames[at : at + 4]
             uid, pid = _peer(address.decode(errors="replace"))
             verdict = (b"200", b"OK") if pid > 0 and self._admits(pid, uid) else (b"400", b"not served")
             self.socket.send_multipart([*frames[:at], version, request, *verdict, b"", b""])
+        return True
 
     def close(self) -> None:
         self.socket.close()
@@ -113,6 +114,9 @@ class Events:
         self.socket.bind(address(runtime_dir / EVENTS))
         self._wanted: set[bytes] = set()
         """What somebody has subscribed to: beginnings of topics."""
+        self.stirred = False
+        """Something may have come that no descriptor tells of: since the last word of `joined` something was sent, or it did not
+        read to the end."""
 
     def wanted(self, type: str) -> bool:
         """Whether anybody hears events of `type`, as far as `joined` has read."""
@@ -120,17 +124,22 @@ class Events:
         return any(topic.startswith(one) or one.startswith(topic) for one in self._wanted)
 
     def publish(self, topic: str, body: bytes) -> None:
+        if not self._wanted and not topic.startswith("SNAP."):
+            return  # nobody hears anything
+        self.stirred = True
         try:
             self.socket.send_multipart((topic.encode(), body), zmq.NOBLOCK)
         except zmq.Again:  # every subscriber's queue is full: they will see the gap
             pass
 
     def joined(self, limit: int = 64) -> Iterator[str]:
-        """Topics newly subscribed to, at most `limit` of them."""
+        """Topics newly subscribed to, at most `limit` of them; where there may be more, it stays `stirred`."""
+        self.stirred = True
         for _ in range(limit):
             try:
                 frame = self.socket.recv(zmq.NOBLOCK)
             except zmq.Again:
+                self.stirred = False
                 return
             if frame[:1] != b"\x01":
                 self._wanted.discard(frame[1:])  # said when the last one is gone
@@ -176,8 +185,13 @@ class Channel:
             except zmq.Again:
                 return
 
+    @property
+    def found(self) -> bool:
+        """What `listened_to` last said."""
+        return self._listened_to
+
     def listened_to(self) -> bool:
-        """Whether the worker has subscribed to its feed: what is sent before that is lost."""
+        """Whether the worker has subscribed to its feed: what is sent before this has said so is lost."""
         if not self._listened_to:
             try:
                 self._listened_to = self.feed.recv(zmq.NOBLOCK)[:1] == b"\x01"
@@ -187,6 +201,8 @@ class Channel:
 
     def tell(self, body: bytes) -> None:
         """Send to the worker. Before it has subscribed, and past `FEED_QUEUE`, the message is lost: senders repeat what matters."""
+        if not self._listened_to:
+            return
         try:
             self.feed.send(body, zmq.NOBLOCK)
         except zmq.Again:

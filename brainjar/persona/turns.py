@@ -56,7 +56,7 @@ BEAT_MS: Final = 1000
 """At most this between two signs of life, while it waits."""
 ASK_AGAIN_S: Final = (1.0, 30.0)
 """After how long it asks again, what it asked or what was answered may be lost; each time twice as long, up to the second."""
-WORDS_S: Final = 0.05
+WORDS_S: Final = 0.1
 """Words that come faster are said together: what people read is the same, at a fraction of the cost."""
 BIRTH_PATIENCE_S: Final = 30.0
 """How long a newborn waits for a disk with room; then its start has failed, and is tried again."""

@@ -39,9 +39,10 @@ from brainjar.supervisor.engines import Engines
 from brainjar.supervisor.housing import Housing
 from brainjar.supervisor.leases import Leases
 from brainjar.supervisor.lifecycle import SHOWN, Event, Phase, step
+from brainjar.supervisor.poller import Poller
 from brainjar.supervisor.premises import LOGS, MIND, Premises
 from brainjar.supervisor.standby import Standbys
-from brainjar.supervisor.worker import Process, Worker
+from brainjar.supervisor.worker import Process, Source, Worker
 from brainjar.supervisor.zygotes import Standing, Zygote
 from brainjar.watchdog import pressure
 
@@ -66,6 +67,7 @@ class Keeper:
         bulletin: Bulletin,
         context: zmq.Context[zmq.Socket[bytes]],
         housing: Housing,
+        poller: Poller,
         clock: Callable[[], float],
     ) -> None:
         self.config = config
@@ -74,6 +76,9 @@ class Keeper:
         self.bulletin = bulletin
         self.clock = clock
         self._context = context
+        self._poller = poller
+        self.come: Callable[[Worker, Process, Source], None] = lambda worker, process, source: None
+        """What is told when something has come of a process."""
         self.housing = housing
         self.kernel_oom_kills = pressure.kernel_oom_kills()
         """As last looked at; a death looks again."""
@@ -229,6 +234,7 @@ class Keeper:
             watchdog=self.config.watchdog,
             slot=slot,
         )
+        process.attach(self._poller, lambda source: self.come(worker, process, source))
         process.cpus = worker.persona.cpus
         zygote = self.zygote_of(worker)
         if zygote.fork(process.theirs.fileno()):
@@ -408,7 +414,7 @@ class Keeper:
         elif process.pidfd >= 0:
             process.signal(signal.SIGKILL)
         else:
-            process.gate.close()  # not born yet: it finds its gate shut and leaves
+            process.shut_gate()
             self.happen(worker, Event.EXIT)
 
     def _free_lease(self, worker: Worker) -> None:

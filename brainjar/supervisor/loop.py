@@ -9,9 +9,11 @@ It never waits for anything but that poll; it imports no model, no renderer, no 
 
 from __future__ import annotations
 
+import select
 import signal
 import time
 from collections.abc import Callable
+from functools import partial
 from itertools import chain
 from typing import Any, Final
 
@@ -31,6 +33,7 @@ from brainjar.supervisor.housing import Housing
 from brainjar.supervisor.keeper import Keeper
 from brainjar.supervisor.lifecycle import Event, Phase
 from brainjar.supervisor.orders import Orders
+from brainjar.supervisor.poller import Poller
 from brainjar.supervisor.premises import Premises
 from brainjar.supervisor.reports import Reports
 from brainjar.supervisor.senses import Senses
@@ -38,7 +41,7 @@ from brainjar.supervisor.signals import Signals
 from brainjar.supervisor.terminal import Terminal
 from brainjar.supervisor.verdicts import Verdicts
 from brainjar.supervisor.watch import Watch
-from brainjar.supervisor.worker import Worker
+from brainjar.supervisor.worker import Process, Source, Worker
 from brainjar.supervisor.zygotes import Standing, Zygote
 from brainjar.watchdog import pressure
 
@@ -52,8 +55,6 @@ CALLERS_PER_LAP: Final = 64
 LISTEN_AGAIN_S: Final = 0.05
 TEXT_BYTES: Final = 4096
 """Of a TOKEN or a Trouble that is passed on."""
-REAP_AGAIN_S: Final = 0.005
-"""When a dead worker's first parent has not quite gone, and so cannot be reaped by us yet."""
 
 
 class Supervisor:
@@ -89,7 +90,9 @@ class Supervisor:
         self.bulletin = Bulletin(self._events, ledger)
         self.bulletin.witness = terminal.witness
         ledger.close_open_lives(time.time(), self._announce_lost)
-        self.keeper = Keeper(config, premises, ledger, self.bulletin, self._context, self.housing, clock)
+        self._poller = Poller()
+        self.keeper = Keeper(config, premises, ledger, self.bulletin, self._context, self.housing, self._poller, clock)
+        self.keeper.come = self._come
         self.senses = Senses(premises.state_dir, config.watchdog.sensors, self.housing.groups.unified)
         self.verdicts = Verdicts(config.watchdog, self.keeper, self.bulletin, self.senses, dry_run=dry_run)
         self.keeper.danger = lambda: self.verdicts.danger
@@ -101,9 +104,11 @@ class Supervisor:
         self._quiet_beats = 0
         self._stopping = False
         self._said_farewell = False
-        self._reap_again = False
         self._signals = Signals()
         self._snapshots_wanted: list[str] = []
+        self._poller.watch(self._signals.fileno(), self._take_signals)
+        self._poller.watch(self._events.socket.fileno(), self._join)
+        self._poller.watch(self._doorkeeper.socket.fileno(), self._open_door)
 
     # ── from start to end ──
 
@@ -199,6 +204,7 @@ class Supervisor:
         self._events.close()
         self._doorkeeper.close()
         self.housing.close()
+        self._poller.close()
         self._signals.release()
         self.premises.leave()
         self._context.term()
@@ -208,12 +214,8 @@ class Supervisor:
     def _lap(self) -> None:
         ready = self._poll()
         now = self.clock()
-        retry, self._reap_again = self._reap_again, False
-        if self._signals.fileno() in ready:
-            self._take_signals()
-        for worker in self.keeper.workers.values():
-            self._attend(worker, ready, retry)
-        self._reap_again |= self.keeper.standbys.attend(ready, now, retry=retry)
+        for call in chain(self._poller.come() if self._poller.fileno() in ready else (), self._poller.due(now)):
+            call()
         for zygote in self.keeper.zygotes.values():
             self._attend_zygote(zygote, ready)
         for engine in self.keeper.engines:
@@ -223,11 +225,7 @@ class Supervisor:
             self.keeper.engines.start_due()
         if self.terminal.pidfd in ready:
             self.terminal.ended()
-        if self._doorkeeper.socket in ready:
-            self._doorkeeper.answer()
         self._attend_senses(ready, now)
-        if self._events.socket in ready:
-            self._snapshots_wanted += [topic[5:] for topic in self._events.joined() if topic.startswith("SNAP.") and len(topic) < 80]
         self._attend_callers(ready)
         self._deadlines(now)
         if now >= self._next_beat or (self._next_beat - now > HEARTBEAT_S and not self._quiet()):
@@ -241,79 +239,82 @@ class Supervisor:
             for nonce in self._snapshots_wanted:
                 self.bulletin.answer(nonce, snapshot)
             self._snapshots_wanted.clear()
+        if self._events.stirred:
+            self._join()
 
-    def _poll(self) -> dict[Any, int]:
-        watched: list[tuple[Any, int]] = [
-            (self._signals.fileno(), zmq.POLLIN),
-            (self._events.socket, zmq.POLLIN),
-            (self._doorkeeper.socket, zmq.POLLIN),
-        ]
+    def _poll(self) -> dict[int, int]:
+        """Descriptors that are ready, and for what, when one is or the nearest deadline has come."""
+        poll = select.poll()
+        read = select.POLLIN
+        poll.register(self._poller, read)
         if self.senses.sock is not None:
-            watched += [(self.senses.sock.fileno(), zmq.POLLIN), (self.senses.pidfd, zmq.POLLIN)]
+            poll.register(self.senses.sock, read)
+            poll.register(self.senses.pidfd, read)
         if self._control.rests_until <= self.clock():
-            watched.append((self._control.listener.fileno(), zmq.POLLIN))
+            poll.register(self._control.listener, read)
         for connection in self._control.connections.values():
-            listen = 0 if connection.heard_all else zmq.POLLIN  # who has said all would be ready for ever
-            watched.append((connection.fd, listen | (zmq.POLLOUT if connection.wants_write else 0)))
+            listen = 0 if connection.heard_all else read  # who has said all would be ready for ever
+            poll.register(connection.fd, listen | (select.POLLOUT if connection.wants_write else 0))
         for zygote in self.keeper.zygotes.values():
             if zygote.sock is not None:
-                watched.append((zygote.pidfd, zmq.POLLIN))
+                poll.register(zygote.pidfd, read)
                 if zygote.standing is Standing.LOADING:
-                    watched.append((zygote.sock.fileno(), zmq.POLLIN))
+                    poll.register(zygote.sock, read)
         for engine in self.keeper.engines:
             if engine.sock is not None:
-                watched += [(engine.pidfd, zmq.POLLIN), (engine.sock.fileno(), zmq.POLLIN)]
+                poll.register(engine.pidfd, read)
+                poll.register(engine.sock, read)
         if self.terminal.pidfd >= 0:
-            watched.append((self.terminal.pidfd, zmq.POLLIN))
-        for worker in self.keeper.workers.values():
-            process = worker.process
-            if process is None:
-                continue
-            process.earn(self.clock())
-            if process.allowance > 0:  # who talks too much waits in its own queue, not in our memory
-                watched.append((process.channel.voice, zmq.POLLIN))
-            if process.pidfd < 0:
-                watched.append((process.gate.fileno(), zmq.POLLIN))
-            elif process.wait is None and not self._reap_again:
-                watched.append((process.pidfd, zmq.POLLIN))
-            if process.request and not process.channel.listened_to():
-                watched.append((process.channel.feed, zmq.POLLIN))
-        watched += self.keeper.standbys.watched(ends=not self._reap_again)
-        return dict(zmq.zmq_poll(watched, self._patience_ms()))
+            poll.register(self.terminal.pidfd, read)
+        return dict(poll.poll(self._patience_ms()))
 
     def _patience_ms(self) -> int:
+        """Milliseconds until the nearest deadline."""
+        if self._snapshots_wanted or self._events.stirred:
+            return 0
         deadlines = [worker.deadline for worker in self.keeper.workers.values() if worker.deadline is not None]
         if not self._stopping and (due := self.keeper.engines.due()) is not None:
             deadlines.append(max(due, self.clock() + 0.05) if self.verdicts.danger else due)
         if self._said_farewell:
             deadlines.append(self.clock() + 0.05)
-        if any(worker.process is not None and worker.process.allowance <= 0 for worker in self.keeper.workers.values()):
-            deadlines.append(self.clock() + LISTEN_AGAIN_S)
-        if self._reap_again:
-            deadlines.append(self.clock() + REAP_AGAIN_S)
-        left = min([self._next_beat, self.verdicts.next_at, *deadlines]) - self.clock()
+        left = min([self._next_beat, self.verdicts.next_at, self._poller.next_at, *deadlines]) - self.clock()
         return max(0, int(left * 1000 + 0.999))
 
-    def _attend(self, worker: Worker, ready: dict[Any, int], retry: bool) -> None:
-        process = worker.process
-        if process is None:
-            return
-        if process.channel.voice in ready or worker.phase is Phase.DYING:
-            self._hear(worker)
-        if process.pidfd < 0:
-            if process.gate.fileno() in ready:
+    def _come(self, worker: Worker, process: Process, source: Source) -> None:
+        """Something has come of a process of this persona."""
+        if process is worker.process:
+            again = self._attend(worker, process, source)
+        elif process is worker.standby:
+            again = self.keeper.standbys.attend(worker, source, self.clock())
+        else:
+            return  # it is buried already
+        if again is not None:
+            self._poller.at(self.clock() + again, partial(self._come, worker, process, source))
+
+    def _attend(self, worker: Worker, process: Process, source: Source) -> float | None:
+        """Return in how many seconds to call again for the same; None: there is no need."""
+        again = None
+        match source:
+            case Source.VOICE:
+                again = self._hear(worker)
+                if worker.phase is Phase.DYING and self.keeper.silent(worker):
+                    self.keeper.happen(worker, Event.SILENT)
+            case Source.GATE:
                 if not process.hello():
                     self.keeper.happen(worker, Event.EXIT)
                 elif process.pidfd >= 0:
                     self.keeper.happen(worker, Event.HELLO)
-        elif process.wait is None and (process.pidfd in ready or retry):
-            self._ended(worker)
-        if worker.phase is Phase.DYING and self.keeper.silent(worker):
-            self.keeper.happen(worker, Event.SILENT)
-        elif process.channel.feed in ready and worker.phase is Phase.READY:
-            self.keeper.leases.ask(worker, process.request)
+            case Source.END if process.wait is None:
+                again = self._ended(worker)
+            case Source.FEED if process.channel.found or process.channel.listened_to():
+                process.unwatch(source)
+                if process.request and worker.phase is Phase.READY:
+                    self.keeper.leases.ask(worker, process.request)
+            case _:
+                pass
+        return again
 
-    def _ended(self, worker: Worker) -> None:
+    def _ended(self, worker: Worker) -> float | None:
         process = worker.process
         assert process is not None
         try:
@@ -321,14 +322,14 @@ class Supervisor:
         except OSError:
             process.wait = reaper.Wait(None, None)
         if process.wait is None:
-            self._reap_again = True
-            return
+            return reaper.AGAIN_S
         self._end_strangers()
         self.housing.end_rest(worker.name, process.slot)
         self._hear(worker)
         self.keeper.happen(worker, Event.EXIT)
+        return None
 
-    def _attend_senses(self, ready: dict[Any, int], now: float) -> None:
+    def _attend_senses(self, ready: dict[int, int], now: float) -> None:
         senses = self.senses
         if senses.sock is not None and senses.sock.fileno() in ready:
             for answer in senses.answers(now):
@@ -340,6 +341,14 @@ class Supervisor:
             senses.ended()
         if now >= self.verdicts.next_at:
             self.verdicts.ask(now)
+
+    def _join(self) -> None:
+        """Take notice of who listens, and to what."""
+        self._snapshots_wanted += [topic[5:] for topic in self._events.joined() if topic.startswith("SNAP.") and len(topic) < 80]
+
+    def _open_door(self) -> None:
+        if self._doorkeeper.answer():
+            self._poller.at(self.clock(), self._open_door)
 
     def _is_zygote(self, pid: int) -> bool:
         return pid > 0 and any(zygote.pid == pid for zygote in self.keeper.zygotes.values())
@@ -356,11 +365,16 @@ class Supervisor:
         known |= self.keeper.standbys.pids()
         return known | {loader.pid for loader in self._loaders()} | {self.terminal.pid} | self.senses.pids
 
-    def _hear(self, worker: Worker) -> None:
-        """Take what the worker says, a bounded number of messages. Who speaks is known from the socket, never from the message."""
+    def _hear(self, worker: Worker) -> float | None:
+        """Take what the worker says, a bounded number of messages. Who speaks is known from the socket, never from the message.
+
+        Return in how many seconds to go on; None: it has no more to say.
+        """
         process = worker.process
         assert process is not None
         process.earn(self.clock())
+        process.watch(Source.VOICE)
+        before = process.heard + process.malformed
         for body in process.channel.hear(VOICES_PER_LAP, lambda: process.allowance > 0):
             process.allowance -= len(body)
             try:
@@ -372,6 +386,10 @@ class Supervisor:
                 continue
             process.heard += 1
             self._heard(worker, message)
+        if process.allowance <= 0:  # who talks too much waits in its own queue, not in our memory
+            process.unwatch(Source.VOICE)
+            return LISTEN_AGAIN_S
+        return 0.0 if process.heard + process.malformed - before == VOICES_PER_LAP else None
 
     def _heard(self, worker: Worker, message: messages.Voice) -> None:
         match message:
@@ -403,7 +421,7 @@ class Supervisor:
     def _announce(self, worker: Worker, type: messages.Type, content: str, metadata: dict[str, Any] | None = None) -> None:
         self.bulletin.announce(type, worker.name, content, life=worker.life, deaths=worker.deaths, metadata=metadata)
 
-    def _attend_zygote(self, zygote: Zygote, ready: dict[Any, int]) -> None:
+    def _attend_zygote(self, zygote: Zygote, ready: dict[int, int]) -> None:
         if zygote.sock is None:
             return
         if zygote.standing is Standing.LOADING and zygote.sock.fileno() in ready and zygote.poll():
@@ -429,14 +447,14 @@ class Supervisor:
     def _announce_jar(self, type: messages.Type, content: str) -> None:
         self.bulletin.announce(type, JAR, content)
 
-    def _attend_callers(self, ready: dict[Any, int]) -> None:
+    def _attend_callers(self, ready: dict[int, int]) -> None:
         if self._control.listener.fileno() in ready:
             self._control.accept_all(self.clock(), CALLERS_PER_LAP)
         for connection in list(self._control.connections.values()):
             events = ready.get(connection.fd, 0)
-            if events & zmq.POLLOUT:
+            if events & select.POLLOUT:
                 connection.write()
-            if events & (zmq.POLLIN | zmq.POLLERR):
+            if events & ~select.POLLOUT:
                 self._serve(connection)
             if connection.closing or (connection.heard_all and not connection.wants_write and not self.orders.waited_for(connection)):
                 self._control.drop(connection)

@@ -11,6 +11,7 @@ import os
 import select
 import signal
 from collections.abc import Container
+from typing import Final
 
 import msgspec
 
@@ -25,6 +26,10 @@ _DEFAULTED = (
     signal.SIGTTOU,
 )
 """What we handle or ignore ourselves, and a new program must not inherit so."""
+
+
+AGAIN_S: Final = 0.005
+"""When to try again to reap one whose first parent has not quite gone, and who so is not ours yet."""
 
 
 class Wait(msgspec.Struct, frozen=True):

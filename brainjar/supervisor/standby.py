@@ -8,16 +8,15 @@ else; nothing here waits.
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, Final
+from collections.abc import Callable, Iterable, Iterator
+from typing import Final
 
 import msgspec
-import zmq
 
 from brainjar.messages import Refresh, Trouble, Waiting, decode_voice, encode
 from brainjar.supervisor import reaper, restart
 from brainjar.supervisor.lifecycle import Phase
-from brainjar.supervisor.worker import Process, Worker
+from brainjar.supervisor.worker import Process, Source, Worker
 
 SETTLED_S: Final = 0.2
 """After READY, before the next life is forked: the first token of this one comes first."""
@@ -65,38 +64,31 @@ class Standbys:
             ):
                 worker.standby = self._fork(worker)
 
-    def watched(self, *, ends: bool) -> Iterator[tuple[Any, int]]:
-        """What the loop is to poll for them; `ends`: whether they have ended too."""
-        for _, process in self.all():
-            if process.pidfd < 0:
-                yield process.gate.fileno(), zmq.POLLIN
-            else:
-                if ends:
-                    yield process.pidfd, zmq.POLLIN
-                yield process.channel.voice, zmq.POLLIN
-
-    def attend(self, ready: Mapping[Any, int], now: float, *, retry: bool) -> bool:
-        """Handle what has come of them. Return whether one has ended that cannot be reaped yet: call again, with `retry`, before long."""
-        again = False
-        for worker, process in list(self.all()):
-            if process.channel.voice in ready:
-                self._hear(process)
-            if process.pidfd < 0:
-                if process.gate.fileno() in ready:
-                    if not process.hello():
-                        self._lost(worker, now)
-                    elif process.pidfd >= 0:
-                        self._equip(worker, process)
-            elif process.pidfd in ready or retry:
-                wait = reaper.collect(process.pidfd, process.pid)
-                if wait is not None:
+    def attend(self, worker: Worker, source: Source, now: float) -> float | None:
+        """Handle what has come of the one of `worker`. Return in how many seconds to call again for the same; None: there is no need."""
+        process = worker.standby
+        assert process is not None
+        match source:
+            case Source.VOICE:
+                return 0.0 if self._hear(process) == VOICES_PER_LAP else None
+            case Source.GATE:
+                if not process.hello():
                     self._lost(worker, now)
-                elif process.pidfd in ready:
-                    again = True
-        return again
+                elif process.pidfd >= 0:
+                    self._equip(worker, process)
+            case Source.END:
+                if reaper.collect(process.pidfd, process.pid) is None:
+                    return reaper.AGAIN_S
+                self._lost(worker, now)
+            case Source.FEED:
+                if process.channel.listened_to():
+                    process.unwatch(Source.FEED)
+        return None
 
     @staticmethod
-    def _hear(process: Process) -> None:
+    def _hear(process: Process) -> int:
+        """Return how many messages there were."""
+        before = process.heard + process.malformed
         for body in process.channel.hear(VOICES_PER_LAP):
             try:
                 message = decode_voice(body)
@@ -111,6 +103,7 @@ class Standbys:
                     process.words = what
                 case _:
                     pass  # it has nothing else to say yet
+        return process.heard + process.malformed - before
 
     def _lost(self, worker: Worker, now: float) -> None:
         """It has ended before its time: another one, the later the oftener that happens."""

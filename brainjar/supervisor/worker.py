@@ -6,11 +6,14 @@ is one birth: gate, pidfd, channel, vitals, stderr; closed as a whole.
 
 from __future__ import annotations
 
+import enum
 import fcntl
 import os
 import socket
 import time
 from collections import deque
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Final, Literal
 
@@ -39,6 +42,7 @@ from brainjar.quota import Quota
 from brainjar.supervisor import logs, reaper
 from brainjar.supervisor.gate import Gate
 from brainjar.supervisor.lifecycle import SHOWN, Phase
+from brainjar.supervisor.poller import Poller
 from brainjar.watchdog.leak import Growth
 from brainjar.watchdog.private import Nearness, PrivateMemory
 from brainjar.watchdog.stall import Stall
@@ -47,6 +51,18 @@ HELLO_BYTES: Final = 4096
 VOICE_BYTES_PER_S: Final = 128 * 1024
 """What a voice may say in the long run: a model of 1,000 tokens a second says 80 KiB."""
 VOICE_BURST: Final = 512 * 1024
+
+
+class Source(enum.Enum):
+    """Of what comes from a process."""
+
+    VOICE = "voice"
+    GATE = "gate"
+    """Until it is born."""
+    END = "end"
+    """From then on; told once."""
+    FEED = "feed"
+    """Until it listens."""
 
 
 class Process:
@@ -116,6 +132,36 @@ class Process:
         """What killed a birth that never was: the supervisor's own reason."""
         self.waits = False
         """It is a life forked in advance, and ready to be released."""
+        self._poller: Poller | None = None
+        self._call: Callable[[Source], None] = lambda source: None
+        self._watched: dict[Source, int] = {}
+
+    def attach(self, poller: Poller, call: Callable[[Source], None]) -> None:
+        """Until it is closed, `call` is told by `poller` what has come of it."""
+        self._poller, self._call = poller, call
+        self.watch(Source.GATE)
+        self.watch(Source.VOICE)
+        self.watch(Source.FEED)
+
+    def watch(self, source: Source) -> None:
+        if self._poller is None or source in self._watched:
+            return
+        match source:
+            case Source.VOICE:
+                fd = self.channel.voice.fileno()
+            case Source.FEED:
+                fd = self.channel.feed.fileno()
+            case Source.GATE:
+                fd = self.gate.fileno()
+            case Source.END:
+                fd = self.pidfd
+        self._watched[source] = fd
+        self._poller.watch(fd, partial(self._call, source), once=source is Source.END)
+
+    def unwatch(self, source: Source) -> None:
+        fd = self._watched.pop(source, None)
+        if self._poller is not None and fd is not None:
+            self._poller.forget(fd)
 
     def earn(self, now: float) -> None:
         """Let its voice say more, the longer it has been since."""
@@ -137,6 +183,8 @@ class Process:
         self.pidfd = fds[0]
         os.set_inheritable(self.pidfd, False)
         self.pid = _pid_of(self.pidfd)
+        self.unwatch(Source.GATE)
+        self.watch(Source.END)
         return self.pid > 0
 
     def hand_over(self, birth: Birth, snapshots: tuple[int, int], engine: socket.socket | None = None) -> bool:
@@ -170,11 +218,18 @@ class Process:
         if self.pidfd >= 0:
             reaper.send(self.pidfd, number)
 
+    def shut_gate(self) -> None:
+        """Not born yet, it finds its gate shut and leaves."""
+        self.unwatch(Source.GATE)
+        self.gate.close()
+
     def release_gate_end(self) -> None:
         """The zygote has its own copy of the worker's end."""
         self.theirs.close()
 
     def close(self) -> None:
+        for source in Source:
+            self.unwatch(source)
         self._shut()
         self.gate.close()
         self.theirs.close()

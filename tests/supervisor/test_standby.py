@@ -13,7 +13,8 @@ import pytest
 from brainjar.messages import Refresh, Waiting, decode_gate, encode
 from brainjar.supervisor import reaper
 from brainjar.supervisor.lifecycle import Phase
-from brainjar.supervisor.standby import SETTLED_S, Standbys
+from brainjar.supervisor.standby import SETTLED_S, VOICES_PER_LAP, Standbys
+from brainjar.supervisor.worker import Source
 
 START_S = 10.0
 
@@ -107,16 +108,17 @@ class House:
         self.now += after
         self.standbys.tend(self.now)
 
-    def attend(self, *ready: Any, retry: bool = False) -> bool:
-        return self.standbys.attend(dict.fromkeys(ready, 1), self.now, retry=retry)
+    def attend(self, source: Source) -> float | None:
+        worker: Any = self.worker
+        return self.standbys.attend(worker, source, self.now)
 
     def born(self) -> Process:
         """One that has said hello, has been told who it may be, and waits."""
         self.tend()
         process = self.forked[-1]
-        self.attend(process.gate.fileno())
+        self.attend(Source.GATE)
         process.channel.says.append(encode(Waiting()))
-        self.attend(process.channel.voice)
+        self.attend(Source.VOICE)
         assert process.waits and self.equipped[-1] is process
         return process
 
@@ -163,9 +165,9 @@ def test_it_is_taken_only_while_it_waits_and_lives(house: House) -> None:
     house.tend()
     assert house.standbys.take(worker) is None, "it does not wait yet"
     process: Any = house.forked[0]
-    house.attend(process.gate.fileno())
+    house.attend(Source.GATE)
     process.channel.says.append(encode(Waiting()))
-    house.attend(process.channel.voice)
+    house.attend(Source.VOICE)
     taken: Any = house.standbys.take(worker)
     assert taken is process and worker.standby is None
     process.close()
@@ -180,9 +182,9 @@ def test_one_that_ends_is_closed_and_another_comes_the_later_the_oftener_it_happ
         house.worker.standby_at = 0.0
         house.tend()
         process = house.forked[-1]
-        house.attend(process.gate.fileno())
+        house.attend(Source.GATE)
         process.die()
-        house.attend(process.pidfd)
+        house.attend(Source.END)
         assert process.closed and house.worker.standby is None
         pauses.append(house.worker.standby_at - house.now)
     assert pauses == sorted(set(pauses)) and pauses[0] > 0
@@ -191,14 +193,14 @@ def test_one_that_ends_is_closed_and_another_comes_the_later_the_oftener_it_happ
     house.worker.standby_at = 0.0
     process = house.born()
     process.die()
-    house.attend(process.pidfd)
+    house.attend(Source.END)
     assert house.worker.standby_at - house.now == pauses[0], "one that has waited was no failure of its birth"
 
 
 def test_one_that_never_comes_to_be_is_lost_too(house: House) -> None:
     house.tend()
     house.forked[0].there = False
-    house.attend(house.forked[0].gate.fileno())
+    house.attend(Source.GATE)
     assert house.forked[0].closed and house.worker.standby is None
 
 
@@ -207,15 +209,15 @@ def test_one_that_cannot_be_reaped_yet_is_looked_at_again(house: House, monkeypa
     process.die()
     whole = reaper.collect
     monkeypatch.setattr(reaper, "collect", lambda *_: None)
-    assert house.attend(process.pidfd) and not process.closed
+    assert house.attend(Source.END) == reaper.AGAIN_S and not process.closed
     monkeypatch.setattr(reaper, "collect", whole)
-    assert not house.attend(retry=True) and process.closed
+    assert house.attend(Source.END) is None and process.closed
 
 
 def test_one_that_does_not_get_ready_is_killed(house: House) -> None:
     house.tend()
     process = house.forked[0]
-    house.attend(process.gate.fileno())
+    house.attend(Source.GATE)
     house.tend(START_S - 1)
     assert process.signals == []
     house.tend(2)
@@ -256,7 +258,16 @@ def test_who_is_not_meant_to_have_one_has_none(house: House) -> None:
 def test_nonsense_that_it_says_is_counted_and_nothing_else(house: House) -> None:
     house.tend()
     process = house.forked[0]
-    house.attend(process.gate.fileno())
+    house.attend(Source.GATE)
     process.channel.says += [b"{", encode(Waiting())]
-    house.attend(process.channel.voice)
+    house.attend(Source.VOICE)
     assert (process.malformed, process.heard, process.waits) == (1, 1, True)
+
+
+def test_one_that_says_much_is_heard_in_portions(house: House) -> None:
+    house.tend()
+    process = house.forked[0]
+    house.attend(Source.GATE)
+    process.channel.says += [b"{"] * (VOICES_PER_LAP + 1)
+    assert house.attend(Source.VOICE) == 0.0 and process.malformed == VOICES_PER_LAP
+    assert house.attend(Source.VOICE) is None and process.malformed == VOICES_PER_LAP + 1
