@@ -21,7 +21,6 @@ PARTS: Final = {
     "bus": "kill → DEATH on the bus, and deaths that are lost",
     "cost": "what the supervisor costs while its workers live, beside other supervisors",
     "crowd": "100 workers killed at one instant, and 1,000",
-    "respawn": "kill → DEATH, READY and first token of a thinking worker, beside a cold start",
     "threads": "the shipped matrix, beside three personas that compute on all cores at once",
     "caps": "how far past its cap a persona gets, and what its siblings notice",
     "watchdog": "what watching costs, and how soon a victim goes, beside earlyoom",
