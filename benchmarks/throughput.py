@@ -2,9 +2,9 @@
 
 In turns, a window each a round: the jar in its three arrangements (one thinks on all cores; as many think as there are cores, one
 thread each; an engine batches them), stopped in its tracks while anybody else runs; one process on all cores; as many processes as
-cores with one thread each; one context that batches a token of three sequences. All think in thoughts of 120 tokens, behind as long
-a past as the jar's personas have just then (attention costs more, the longer it is), and read before each thought as many tokens as
-those do. The jar speaks, commits each thought to a database and leaves its context to the next life meanwhile; the others only
+cores with one thread each; one context that batches a token of three sequences. All think in thoughts of 120 tokens, each behind as
+long a past as the personas of the jar in the same arrangement have just then (attention costs more, the longer it is), and read before
+each thought as many tokens as those do. The jar speaks, commits each thought to a database and leaves its context to the next life meanwhile; the others only
 think. The jar's best arrangement is judged against the best of the others, by the medians of the run.
 """
 
@@ -37,20 +37,22 @@ def run(options: Options) -> Found:
     rates: dict[str, list[float]] = {}
     pasts: list[int] = []
     with ExitStack() as stack:
+        alone, beside, batched = "max_concurrent = 1, the default", f"max_concurrent = {cores}", "engine mode"
         others = {
             f"one process, {cores} threads": Thinkers("thinker", (model, CONTEXT, cores)),
             f"{cores} processes, 1 thread each": Thinkers("thinker", (model, CONTEXT, 1), count=cores),
             f"one context, {len(PERSONAS)} sequences batched": Thinkers("batched", (model, CONTEXT, cores, len(PERSONAS))),
         }
+        same = dict(zip(others, (alone, beside, batched), strict=True))
         for other in others.values():
             stack.callback(other.close)
         text = lab.config(PERSONAS, context=CONTEXT, each='memory = "256MiB"')
         jars: dict[str, Jar] = {}
         asleep = stack.enter_context(ExitStack())
         for name, args in (
-            ("max_concurrent = 1, the default", ()),
-            (f"max_concurrent = {cores}", ("--set", f"inference.max_concurrent={cores}")),
-            ("engine mode", ("--set", "inference.mode=engine")),
+            (alone, ()),
+            (beside, ("--set", f"inference.max_concurrent={cores}")),
+            (batched, ("--set", "inference.mode=engine")),
         ):
             jar = jars[name] = stack.enter_context(lab.jar_of(text, *args))
             jar.until_ready()
@@ -60,10 +62,10 @@ def run(options: Options) -> Found:
             asleep.enter_context(lab.stopped(jar))
         for n in range(rounds):
             asleep.close()
-            past, heard = held(next(iter(jars.values())))
-            past = min(past, CONTEXT - THOUGHT - heard - 1)  # so that a thought of the others has room behind it
-            options.say(f"round {n + 1} of {rounds}, {past} tokens of past, {heard} read before each thought")
-            pasts.append(past)
+            now = {name: held(jar) for name, jar in jars.items()}
+            past = {name: min(past, CONTEXT - THOUGHT - heard - 1) for name, (past, heard) in now.items()}  # a thought has room behind it
+            options.say(f"round {n + 1} of {rounds}, {', '.join(str(one) for one in past.values())} tokens of past")
+            pasts += past.values()
             for name, jar in jars.items():
                 with ExitStack() as still:
                     for one in jars.values():
@@ -74,7 +76,7 @@ def run(options: Options) -> Found:
             for jar in jars.values():
                 asleep.enter_context(lab.stopped(jar))
             for name, other in others.items():
-                rates.setdefault(name, []).append(other.rate(window, past=past, heard=heard))
+                rates.setdefault(name, []).append(other.rate(window, past=past[same[name]], heard=now[same[name]][1]))
     best = max(rates, key=lambda name: statistics.median(rates[name]))
     own = max(jar_rates, key=lambda name: statistics.median(jar_rates[name]))
     ordered = [best, *(name for name in rates if name != best)]
