@@ -3,9 +3,9 @@
 In turns, a window each a round: the jar in its three arrangements (one thinks on all cores; as many think as there are cores, one
 thread each; an engine batches them), stopped in its tracks while anybody else runs; one process on all cores; as many processes as
 cores with one thread each; one context that batches a token of three sequences. All think in thoughts of 120 tokens, each behind as
-long a past as the personas of the jar in the same arrangement have just then (attention costs more, the longer it is), and read before
-each thought as many tokens as those do. The jar speaks, commits each thought to a database and leaves its context to the next life meanwhile; the others only
-think. The jar's best arrangement is judged against the best of the others, by the medians of the run.
+long a past as the personas of the jar in the same arrangement have just then (attention costs more, the longer it is), and read
+before each thought as many tokens as those do. The jar speaks, commits each thought to a database and leaves its context to the next
+life meanwhile; the others only think. The jar's best arrangement is judged against the best of the others, by the medians of the run.
 """
 
 from __future__ import annotations
