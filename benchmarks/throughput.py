@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import statistics
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Final
 
@@ -66,17 +67,20 @@ def run(options: Options) -> Found:
             past = {name: min(past, CONTEXT - THOUGHT - heard - 1) for name, (past, heard) in now.items()}  # a thought has room behind it
             options.say(f"round {n + 1} of {rounds}, {', '.join(str(one) for one in past.values())} tokens of past")
             pasts += past.values()
-            for name, jar in jars.items():
-                with ExitStack() as still:
-                    for one in jars.values():
-                        if one is not jar:
-                            still.enter_context(lab.stopped(one))
-                    time.sleep(1)  # what waited while it was stopped is done before it is measured again
-                    jar_rates.setdefault(name, []).append(of_the_jar(jar, window))
             for jar in jars.values():
                 asleep.enter_context(lab.stopped(jar))
-            for name, other in others.items():
-                rates.setdefault(name, []).append(other.rate(window, past=past[same[name]], heard=now[same[name]][1]))
+            for name, other in others.items():  # next to each other, as the machine is not the same for long; who begins changes
+                own = same[name]
+                for turn in (True, False) if n % 2 else (False, True):
+                    if turn:
+                        asleep.close()
+                        jar_rates.setdefault(own, []).append(
+                            of_the_jar(jars[own], window, [jar for jar in jars.values() if jar is not jars[own]])
+                        )
+                        for jar in jars.values():
+                            asleep.enter_context(lab.stopped(jar))
+                    else:
+                        rates.setdefault(name, []).append(other.rate(window, past=past[own], heard=now[own][1]))
     best = max(rates, key=lambda name: statistics.median(rates[name]))
     own = max(jar_rates, key=lambda name: statistics.median(jar_rates[name]))
     ordered = [best, *(name for name in rates if name != best)]
@@ -116,10 +120,17 @@ def held(jar: Jar) -> tuple[int, int]:
     return round(statistics.mean(pasts)), round(statistics.mean(heards))
 
 
-def of_the_jar(jar: Jar, window: float) -> float:
+def of_the_jar(jar: Jar, window: float, others: Sequence[Jar] = ()) -> float:
+    """Tokens per second of `jar`; `others` stand still meanwhile."""
+
     def tokens() -> int:
         return sum(p["tokens"] for p in jar.status()["personas"])
 
-    start, before = time.monotonic(), tokens()
-    time.sleep(window)
-    return (tokens() - before) / (time.monotonic() - start)
+    with ExitStack() as still:
+        for one in others:
+            still.enter_context(lab.stopped(one))
+        if others:
+            time.sleep(1)  # what waited while it was stopped itself is done before it is measured again
+        start, before = time.monotonic(), tokens()
+        time.sleep(window)
+        return (tokens() - before) / (time.monotonic() - start)

@@ -488,7 +488,7 @@ class Keeper:
         worker.process = None
 
     def clear_up(self) -> None:
-        """After the deaths are published: close what the dead had."""
+        """Close what the dead had. Done when nothing is due: their deaths are published then, and their next lives on their way."""
         while self._buried:
             self._buried.pop().close()
 

@@ -232,7 +232,6 @@ class Supervisor:
             self._beat(now)
             self.verdicts.stalls(now)
         self.bulletin.flush()
-        self.keeper.clear_up()
         self.orders.settle()
         if self._snapshots_wanted:
             snapshot = msgspec.to_builtins(Snapshot(status=self._reports.status(), topics=self.bulletin.topics))
@@ -266,7 +265,10 @@ class Supervisor:
                 poll.register(engine.sock, read)
         if self.terminal.pidfd >= 0:
             poll.register(self.terminal.pidfd, read)
-        return dict(poll.poll(self._patience_ms()))
+        patience_ms = self._patience_ms()
+        if patience_ms:
+            self.keeper.clear_up()  # the next life, where it is due at once, comes first
+        return dict(poll.poll(patience_ms))
 
     def _patience_ms(self) -> int:
         """Milliseconds until the nearest deadline."""
