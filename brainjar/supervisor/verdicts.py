@@ -39,6 +39,8 @@ _STALL_STEPS: Final[dict[stall.Step, str]] = {
 KEEP_AGAIN_S: Final = 60.0
 NVML_FIRST_S: Final = 2.0
 """After the start: the first look at a driver must not slow the first birth."""
+EARLY: Final = 0.25
+"""Of its own wait, by which a sense is asked earlier where another one is due: to be woken once for both is cheaper."""
 
 
 class Verdicts:
@@ -51,6 +53,8 @@ class Verdicts:
         self.policy = Policy(config)
         self._marks = marks(config)
         self._due: dict[Group, float] = dict.fromkeys(GROUPS, 0.0)
+        self._wait: dict[Group, float] = dict.fromkeys(GROUPS, 0.0)
+        """How long it was until then."""
         self._keys: dict[Group, set[Key]] = {group: set() for group in GROUPS}
         """What each group has last said something of."""
         self._kept_at: dict[str, float] = {}
@@ -71,12 +75,15 @@ class Verdicts:
         return "a dry run: it says what it would do" if self.dry_run else self._senses.why or self._senses.unseen
 
     def ask(self, now: float) -> None:
-        """Ask what is due."""
+        """Ask what is due, and what is nearly."""
         for group, at in self._due.items():
-            if now >= at and self._senses.free(group):
+            if now >= at - EARLY * self._wait[group] and self._senses.free(group):
                 self._senses.ask(group, now)
-                self._due[group] = now + self._config.interval  # until its answer says better
+                self._put_off(group, now, self._config.interval)  # until its answer says better
         self._plan()
+
+    def _put_off(self, group: Group, now: float, wait: float) -> None:
+        self._due[group], self._wait[group] = now + wait, wait
 
     def _plan(self) -> None:
         """To be called whenever a group may have become free, or due at another time."""
@@ -94,7 +101,7 @@ class Verdicts:
 
     def answered(self, answer: Answer, now: float) -> None:
         if answer.group == "trigger":
-            self._due["memory"] = now
+            self._put_off("memory", now, 0.0)
             self._plan()
             return
         group, said = answer.group, {reading.key for reading in answer.readings}
@@ -107,7 +114,7 @@ class Verdicts:
         self._keys[group] = {reading.key for reading in readings}
         self._judge(now, readings)
         again = self._keys[group] & self.policy.unconfirmed
-        self._due[group] = now if again else now + sampling.until_next(group, readings, self._marks, self._config.interval)
+        self._put_off(group, now, 0.0 if again else sampling.until_next(group, readings, self._marks, self._config.interval))
         self._plan()
 
     # ── the host ──

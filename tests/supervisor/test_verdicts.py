@@ -8,7 +8,7 @@ import pytest
 
 from brainjar.config import Watchdog
 from brainjar.supervisor.gate import Gate
-from brainjar.supervisor.verdicts import KEEP_AGAIN_S, NVML_FIRST_S, Verdicts
+from brainjar.supervisor.verdicts import EARLY, KEEP_AGAIN_S, NVML_FIRST_S, Verdicts
 from brainjar.watchdog.policy import STALE_S
 from brainjar.watchdog.reading import Answer, Group, Reading
 from brainjar.watchdog.sampling import ABSENT_S
@@ -88,8 +88,34 @@ def test_each_answer_says_when_it_is_asked_again(verdicts: Verdicts, world: Scri
     answer(verdicts, world, "gpu", Reading(sense="gpu-memory", where="GPU", why="no driver"))
     answer(verdicts, world, "disk", Reading(sense="disk", where="/", value=10.0, total_bytes=1 << 40))
     assert asks(verdicts, world, 0.11) == ["memory"]
-    assert asks(verdicts, world, ABSENT_S - 0.2) == ["memory", "heat", "disk"]
-    assert asks(verdicts, world, 0.2) == ["gpu"]
+    assert asks(verdicts, world, (1 - EARLY) * ABSENT_S - 0.2) == ["memory", "heat", "disk"]
+    assert asks(verdicts, world, EARLY * ABSENT_S + 0.2) == ["memory", "gpu", "heat", "disk"]
+
+
+@pytest.mark.parametrize(("apart", "asked"), [(1.0, ["memory", "disk"]), (2.0, ["memory"])])
+def test_who_is_nearly_due_is_asked_with_who_is_due(verdicts: Verdicts, world: Scripted, apart: float, asked: list[Group]) -> None:
+    """Of 5 s each, a quarter is nearly."""
+    asks(verdicts, world, NVML_FIRST_S)
+    world.hanging = {"gpu": 0.0, "heat": 0.0}
+    answer(verdicts, world, "memory", Reading(sense="host-memory", where="host", value=0.0, total_bytes=1 << 40))
+    world.now += apart
+    answer(verdicts, world, "disk", Reading(sense="disk", where="/", value=0.0, total_bytes=1 << 50))
+    left = Watchdog().interval - apart
+    assert asks(verdicts, world, left - 0.01) == [], "that somebody is nearly due is no reason to wake"
+    assert asks(verdicts, world, 0.01) == asked
+
+
+def test_who_is_asked_often_has_no_other_asked_before_its_time(verdicts: Verdicts, world: Scripted) -> None:
+    asks(verdicts, world, NVML_FIRST_S)
+    world.hanging = {"gpu": 0.0, "heat": 0.0}
+    answer(verdicts, world, "disk", Reading(sense="disk", where="/", value=0.0, total_bytes=1 << 50))
+    count = 0
+    for _ in range(int((1 - EARLY) * Watchdog().interval / 0.11) - 1):
+        answer(verdicts, world, "memory", host(89.99))
+        asked = asks(verdicts, world, 0.11)
+        count += "memory" in asked
+        assert "disk" not in asked
+    assert count > 20
 
 
 def test_a_reading_past_its_mark_is_taken_again_at_once(verdicts: Verdicts, world: Scripted) -> None:
