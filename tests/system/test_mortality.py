@@ -168,9 +168,12 @@ def claim_window(jar: Jar, is_of: int, says: int) -> None:
     changed = 0
     for fd in os.listdir(f"/proc/{jar.pid}/fd"):
         at = f"/proc/{jar.pid}/fd/{fd}"
-        if not os.readlink(at).startswith(("/memfd:brainjar-a", "/memfd:brainjar-b")):
+        try:
+            if not os.readlink(at).startswith(("/memfd:brainjar-a", "/memfd:brainjar-b")):
+                continue
+            copy = os.open(at, os.O_RDWR)
+        except FileNotFoundError:  # the supervisor closed it since: its fds come and go, the snapshots' stay
             continue
-        copy = os.open(at, os.O_RDWR)
         try:
             head = os.pread(copy, 256 * 1024, 0)
             there = head.find(b'"n_ctx":%d,' % is_of)
