@@ -130,6 +130,7 @@ def environment() -> dict[str, str]:
         | paths.import_environment()
         | {
             "GOMP_SPINCOUNT": SPINS,
+            "OMP_NUM_THREADS": "1",  # or a build that lays out weights by several threads (AMX) would; who computes says with how many
             "OPENBLAS_NUM_THREADS": "1",  # or importing numpy starts threads, and forking is no longer safe
             "MALLOC_ARENA_MAX": "2",
             "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",  # large allocations in huge pages: forks and deaths are 4x cheaper
