@@ -12,6 +12,7 @@ MODELS := smollm2-135m gemma3-270m
 CONFIG := configs/matrix.toml
 VENV := .venv
 BIN := $(VENV)/bin
+FETCH = for model in $(MODELS); do $(BIN)/brainjar models fetch $$model >/dev/null; done
 
 # Given on the command line or in the environment, else as last time.
 ifeq ($(origin CMAKE_ARGS),undefined)
@@ -28,14 +29,14 @@ run: setup ## run the jar here: three personas on a real model (CONFIG=file for 
 	@exec $(BIN)/brainjar supervise --config $(CONFIG) $(ARGS)
 
 test: lint ## lint, fetch the models, run every test (ARGS='-k name' goes to pytest)
-	@for model in $(MODELS); do $(BIN)/brainjar models fetch $$model >/dev/null; done
+	@$(FETCH)
 	@exec $(BIN)/pytest $(ARGS)
 
 test-vm: setup ## run the tests of cgroups in a guest that has v2 (ARGS='--as user tests/x.py': others; tests/vm)
 	@exec tests/vm/run $(ARGS)
 
 bench: setup ## measure everything beside its peers, about an hour (ARGS='--only birth,token', '--quick', '--list'; benchmarks/README.md)
-	@$(BIN)/brainjar models fetch $(MODEL) >/dev/null
+	@$(FETCH)
 	@exec $(BIN)/python -m benchmarks $(ARGS)
 
 lint: setup ## ruff, mypy --strict, and who may import whom
