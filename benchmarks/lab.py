@@ -124,7 +124,8 @@ def stopped(jar: Jar) -> Iterator[None]:
     """The whole jar in its tracks, so that somebody else has the cores."""
     everybody = [jar.pid, *jar.descendants()]
     for pid in everybody:
-        os.kill(pid, signal.SIGSTOP)
+        with suppress(ProcessLookupError):  # it has ended since it was listed
+            os.kill(pid, signal.SIGSTOP)
     try:
         yield
     finally:
