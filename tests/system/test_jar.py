@@ -390,3 +390,13 @@ def test_started_with_its_standard_descriptors_closed_it_writes_into_no_file_of_
         listener.until("THOUGHT", "subject")
     assert (jar.state_dir / "lock").read_text().strip() == str(jar.pid)
     assert jar.stop() == 0
+
+
+@pytest.mark.parametrize(("repack", "layout"), [("true", "repacked where llama.cpp can"), ("false", "as in the file")])
+def test_weights_are_held_as_the_config_says(make_jar: MakeJar, repack: str, layout: str) -> None:
+    jar = make_jar(ALONE, "--set", f"inference.repack={repack}").start()
+    jar.until_ready()
+    assert jar.persona("subject")["layout"] == f"{layout}, by inference.repack"
+    (zygote,) = jar.named("bj-zygote")
+    words = Path(f"/proc/{zygote}/cmdline").read_bytes().split(b"\0")
+    assert (b"plain" in words) == (repack == "false")
