@@ -19,7 +19,7 @@ from typing import Any, Final, Literal
 import msgspec
 from msgspec import Struct
 
-from brainjar import models, paths
+from brainjar import models, order, paths
 from brainjar.errors import UsageError
 from brainjar.isolation import affinity
 from brainjar.messages import Placement, Sampling
@@ -115,6 +115,10 @@ class Persona(Struct, frozen=True, kw_only=True):
     sandbox: Sandbox = Sandbox()
     sees: tuple[str, ...]
     """Names of others, each once."""
+    after: tuple[str, ...] = ()
+    """Names of others, each once, which are to be READY before it starts."""
+    when: Literal["always", "on_death", "never"] = "always"
+    """Which of its deaths are followed by another life; with "on_death" all but that of who leaves with exit status 0."""
     prompt: str
     first: str
     sampling: Sampling
@@ -152,10 +156,16 @@ class Engine(Struct, frozen=True, kw_only=True):
 class Restart(Struct, frozen=True, kw_only=True):
     """Times in seconds."""
 
+    strategy: Literal["one_for_one", "one_for_all", "rest_for_one"] = "one_for_one"
+    """Who is stopped and begins again with one that has died: nobody, everybody, those that start after it."""
     pause: float
     intensity: int
     window: float
     backoff_max: float
+    reset: float = 10.0
+    """A life that was READY for so long ends whatever backoff there was."""
+    give_up: Literal["never", "persona", "jar"] = "never"
+    """What follows too many deaths or failed starts: it is tried slowly; it is left alone; the jar ends with exit status 1."""
     standby: bool = False
     """The next life of each persona is forked in advance."""
 
@@ -221,6 +231,11 @@ class Config(Struct, frozen=True, kw_only=True):
     def models(self) -> tuple[Model, ...]:
         """The distinct ones, in the order of their first persona."""
         return tuple(dict.fromkeys(persona.model for persona in self.personas))
+
+    @property
+    def starts(self) -> tuple[str, ...]:
+        """The names in the order of their starts."""
+        return order.starts({persona.name: persona.after for persona in self.personas})
 
     @property
     def loads(self) -> tuple[Model, ...]:
@@ -318,6 +333,11 @@ class _Resolver:
     def config(self, state_dir: Path | None) -> Config:
         raw = self.raw
         names = self.names()
+        after = {one.name: self.after(one, f"persona.{one.name}", names) for one in raw.persona}
+        try:
+            order.starts(after)
+        except order.Circle as circle:
+            raise UsageError(f"{self.source.at('persona.after')}: {circle}: none of them could ever start; take one of these away") from None
         self.models = {one.name: self.model(one, f"persona.{one.name}") for one in raw.persona}
         engines_only = all(model.mode == "engine" for model in self.models.values())
         concurrent = self.concurrent(len(names), engines_only=engines_only)
@@ -329,7 +349,7 @@ class _Resolver:
             restart=self.restart(),
             watchdog=self.watchdog(),
             snapshots=Snapshots(disk=raw.snapshots.disk, write_budget=raw.snapshots.write_budget),
-            personas=tuple(self.persona(one, names, i % concurrent) for i, one in enumerate(raw.persona)),
+            personas=tuple(self.persona(one, names, after[one.name], i % concurrent) for i, one in enumerate(raw.persona)),
             engines=self.engines(engines_only=engines_only),
             notes=(*self.source.notes, *self.notes),
         )
@@ -392,7 +412,7 @@ class _Resolver:
         if raw.backoff_max is not None and raw.backoff_max < raw.pause:
             raise self.source.wrong("restart.backoff_max", f"{raw.backoff_max:g}s", f"at least restart.pause ({raw.pause:g}s)")
         backoff_max = max(300.0, raw.pause) if raw.backoff_max is None else raw.backoff_max
-        return Restart(pause=raw.pause, intensity=raw.intensity, window=raw.window, backoff_max=backoff_max, standby=raw.standby)
+        return Restart(**msgspec.structs.asdict(raw) | {"backoff_max": backoff_max})
 
     def watchdog(self) -> Watchdog:
         raw = self.raw.watchdog
@@ -424,7 +444,7 @@ class _Resolver:
             )
         return min(wanted, cores)
 
-    def persona(self, raw: RawPersona, names: list[str], share: int) -> Persona:
+    def persona(self, raw: RawPersona, names: list[str], after: tuple[str, ...], share: int) -> Persona:
         key = f"persona.{raw.name}"
         model = self.models[raw.name]
         cpus = self.cpus(raw, key, share)
@@ -455,6 +475,8 @@ class _Resolver:
             growth=raw.mortality.growth,
             sandbox=Sandbox(network=raw.sandbox.network, user=raw.sandbox.user, file_size=raw.sandbox.file_size),
             sees=self.sees(raw, key, names),
+            after=after,
+            when=raw.when,
             prompt=prompt,
             first=front.first,
             sampling=sampling,
@@ -552,6 +574,15 @@ class _Resolver:
                 raise UsageError(f'{self.source.at(f"{key}.sees")}: no persona is named "{plain(name)}"; {nearest(name, others)}')
             seen += others if name == "*" else [name]
         return tuple(dict.fromkeys(seen))
+
+    def after(self, raw: RawPersona, key: str, names: list[str]) -> tuple[str, ...]:
+        others = [name for name in names if name != raw.name]
+        for name in raw.after:
+            if name == raw.name:
+                raise self.source.wrong(f"{key}.after", name, "the names of others: nobody starts after itself")
+            if name not in others:
+                raise UsageError(f'{self.source.at(f"{key}.after")}: no persona is named "{plain(name)}"; {nearest(name, others)}')
+        return tuple(dict.fromkeys(raw.after))
 
     def prompt(self, raw: RawPersona, key: str) -> tuple[RawFront, str]:
         file = self.file(f"{key}.prompt", raw.prompt)

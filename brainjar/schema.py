@@ -118,8 +118,8 @@ class RawPersona(Struct, frozen=True, kw_only=True):
     sees: Annotated[tuple[str, ...], Meta(max_length=2 * MAX_PERSONAS), Key('a list of names of other personas, or ["*"]')] = ()
     sampling: RawSampling = RawSampling()
     told: Annotated[bool, Key("true or false", later=True)] = False
-    after: Annotated[tuple[str, ...], Meta(max_length=MAX_PERSONAS), Key("a list of names of other personas", later=True)] = ()
-    when: Annotated[Literal["always", "on_death", "never"], Key('"always", "on_death" or "never"', later=True)] = "always"
+    after: Annotated[tuple[str, ...], Meta(max_length=MAX_PERSONAS), Key("a list of names of other personas")] = ()
+    when: Annotated[Literal["always", "on_death", "never"], Key('"always", "on_death" or "never"')] = "always"
     expendable: Annotated[int, Meta(ge=0, le=1000), Key("an integer from 0 (goes last) to 1000 (goes first)")] | None = None
     priority: Annotated[int, Meta(ge=0, le=1000), Key("an integer from 0 to 1000 (thinks first)")] = 0
     memory_high: (
@@ -151,13 +151,17 @@ class RawInference(Struct, frozen=True, kw_only=True):
 
 
 class RawRestart(Struct, frozen=True, kw_only=True):
-    strategy: Annotated[Literal["one_for_one"], Key('"one_for_one", the only strategy of this version')] = "one_for_one"
+    strategy: Annotated[
+        Literal["one_for_one", "one_for_all", "rest_for_one"], Key('"one_for_one", "one_for_all" or "rest_for_one"')
+    ] = "one_for_one"
     pause: Span = 3.0
     intensity: Annotated[int, Meta(ge=1, le=1_000_000), Key("a number of deaths from 1 to 1000000")] = 5
     window: Annotated[
         float, Meta(ge=0.001, lt=MAX_SECONDS), Key('a duration from "1ms" to under 10 years, such as "60s"', _text(parse_duration))
     ] = 60.0
     backoff_max: Span | None = None
+    reset: Span = 10.0
+    give_up: Annotated[Literal["never", "persona", "jar"], Key('"never", "persona" or "jar"')] = "never"
     standby: Annotated[bool, Key("true or false")] = False
 
 

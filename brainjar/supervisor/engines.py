@@ -310,7 +310,7 @@ class Engines:
         for worker in living:
             leases.pause(worker, PAUSED)
         engine.failures += 1
-        pause = 0.0 if was_loaded else restart.after_failed_start(engine.failures, backoff_max=self._backoff_max)
+        pause = 0.0 if was_loaded else restart.after_failed_start(engine.failures, backoff_max=self._backoff_max).seconds
         engine.next_start = self._clock() + pause if living else None
         model = engine.model.name or engine.model.path.name
         metadata: dict[str, Any] = {
@@ -342,7 +342,7 @@ class Engines:
                 except OSError as error:
                     engine.why = f"no process for it could be made: {error.strerror}"
                     engine.failures += 1
-                    engine.next_start = self._clock() + restart.after_failed_start(engine.failures, backoff_max=self._backoff_max)
+                    engine.next_start = self._clock() + restart.after_failed_start(engine.failures, backoff_max=self._backoff_max).seconds
 
     def stalled(self, now: float) -> list[tuple[Engine, float]]:
         """Those that stand still, and for how many seconds they have."""

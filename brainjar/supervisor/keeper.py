@@ -5,6 +5,7 @@ Nothing here waits: an action does its one thing and sets the deadline by which 
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from collections.abc import Callable, Sequence
@@ -87,6 +88,9 @@ class Keeper:
         """The jar is stopping: nothing is started any more."""
         self.danger: Callable[[], str] = lambda: ""
         """Why nobody may be born just now; "" while births are free."""
+        self.escalate: Callable[[str], None] = lambda why: None
+        """End the jar: who has failed is given up, and it with them."""
+        self.jitter: Callable[[], float] = lambda: os.urandom(1)[0] / 256
         # so many that the pause can grow to its end, whatever the intensity
         remembered = config.restart.intensity + restart.DOUBLINGS
         self.workers = {
@@ -105,7 +109,12 @@ class Keeper:
         alone = all(p.model.mode == "engine" for p in config.personas)
         threads = {name: 0 if alone else engine.threads for engine in config.engines for name in engine.personas}
         self.leases = Leases(config.inference.shares, self.workers, self._announce_state, clock, threads)
+        self._starts = config.starts
+        self._after: dict[str, list[Worker]] = {name: [] for name in self.workers}
+        """Who starts after whom."""
         for worker in self.workers.values():
+            for name in worker.persona.after:
+                self._after[name].append(worker)
             worker.rises = worker.life > 1 and not ledger.lived(worker.name, worker.life)
 
     def _words(self, model: Model) -> list[str]:
@@ -134,19 +143,35 @@ class Keeper:
         if event is Event.STOP:
             self.standbys.end(worker)
         phase, actions = step(worker.phase, event)
-        shown = SHOWN[worker.phase]
         if phase is not worker.phase:
             worker.phase, worker.deadline, worker.retry_at = phase, None, None
         for action in actions:
             getattr(self, f"_{action}")(worker)
-        if SHOWN[worker.phase] != shown:
+        if worker.phase is Phase.STOPPED and phase is Phase.STOPPED:
+            self._stopped(worker)
+        if SHOWN[worker.phase] != worker.said:
             worker.since = time.time()
             self._announce_state(worker)
-        if worker.phase is Phase.STOPPED and worker.start_after_stop:
-            worker.start_after_stop = False
+
+    def _stopped(self, worker: Worker) -> None:
+        """What was to follow its stop."""
+        if worker.start_after_stop:
+            worker.start_after_stop, worker.follows = False, ""
+            self._announce_state(worker)
             self.happen(worker, Event.START)
+        elif worker.follows and not self.closing:
+            leader = self.workers[worker.follows]
+            worker.reason = f"it has ended with {leader.name}, and begins with it ({self.config.restart.strategy})"
+            self._announce_state(worker)
+            self.happen(worker, Event.WAIT)
+            if leader.reason.startswith(HELD):
+                leader.deadline = self.clock()
+        for other in self.workers.values():
+            if other.follows == worker.name and other.phase is Phase.WAITING:
+                other.follows = ""  # who will not begin is not waited for
 
     def _announce_state(self, worker: Worker) -> None:
+        worker.said = SHOWN[worker.phase]
         state = worker.shown(self.leases.gate)
         state = "ready" if state == "thinking" else state
         self.bulletin.announce(
@@ -157,6 +182,57 @@ class Keeper:
             deaths=worker.deaths,
             metadata={"state": state, "since": worker.since, "reason": worker.reason, "retry_at": worker.retry_at, "pid": worker.pid},
         )
+
+    # ── the order of starts and stops ──
+
+    def begin(self) -> None:
+        """Start everybody, each when those before it are READY."""
+        for name in self._starts:
+            worker = self.workers[name]
+            self.happen(worker, Event.WAIT if self._missing(worker) else Event.START)
+            if worker.phase is Phase.WAITING:
+                self._say_missing(worker)
+
+    def _missing(self, worker: Worker) -> list[str]:
+        return [name for name in worker.persona.after if self.workers[name].phase is not Phase.READY]
+
+    def _say_missing(self, worker: Worker) -> None:
+        missing = [f"{name} ({self.workers[name].shown(self.leases.gate)})" for name in self._missing(worker)]
+        reason = f"waits for {', '.join(missing)} to be ready" if missing else worker.reason
+        if reason != worker.reason:
+            worker.reason = reason
+            self._announce_state(worker)
+
+    def let_begin(self) -> None:
+        """Start those whose turn has come."""
+        for name in self._starts:
+            worker = self.workers[name]
+            if worker.phase is not Phase.WAITING:
+                continue
+            leader = self.workers.get(worker.follows)
+            if leader is not None and leader.phase in (Phase.DYING, Phase.DEAD, Phase.BACKOFF, Phase.FAILED):
+                continue
+            worker.follows = ""
+            if self._missing(worker):
+                self._say_missing(worker)
+            else:
+                worker.reason = ""
+                self.happen(worker, Event.START)
+
+    def stop_all(self) -> None:
+        """Stop those after which nobody is left that started after them. Called again and again until all are stopped."""
+        self.closing = True
+        for worker in self.workers.values():
+            worker.start_after_stop, worker.follows = False, ""
+            if all(other.phase is Phase.STOPPED for other in self._after[worker.name]):
+                self.happen(worker, Event.STOP)
+
+    def why_held(self, worker: Worker) -> str:
+        """Why the next birth of one that is due has to wait; "" where it has not."""
+        if danger := self.danger():
+            return danger
+        slow = [w.name for w in self.workers.values() if w.follows == worker.name and w.phase not in (Phase.WAITING, Phase.STOPPED)]
+        return f"{', '.join(slow)} ended with it and {'has' if len(slow) == 1 else 'have'} not stopped yet" if slow else ""
 
     # ── actions: birth ──
 
@@ -361,8 +437,29 @@ class Keeper:
         worker.failed_starts += 1
         worker.reason = "" if worker.reason.startswith(HELD) else worker.reason
         worker.reason = worker.reason or self.why_not(worker) or "it ended before it was ready"
-        pause = restart.after_failed_start(worker.failed_starts, backoff_max=self.config.restart.backoff_max)
-        worker.deadline, worker.retry_at = self.clock() + pause, time.time() + pause
+        r = self.config.restart
+        pause = restart.after_failed_start(worker.failed_starts, backoff_max=r.backoff_max, intensity=r.intensity, jitter=self.jitter())
+        self._try_after(worker, pause, f"{worker.failed_starts} failed starts in a row, {worker.reason}")
+
+    def _try_after(self, worker: Worker, pause: restart.Pause, too_many: str) -> None:
+        """`too_many`: what there were too many of, if there were."""
+        if not pause.failed:
+            self._try_in(worker, pause.seconds)
+            return
+        give_up = self.config.restart.give_up
+        worker.pause_s = pause.seconds if give_up == "never" else None
+        follows = f"tried again in {pause.seconds:.3g} s" if give_up == "never" else f"given up; `brainjar restart {worker.name}` tries again"
+        worker.reason = f"{too_many}: {follows}"
+        self.happen(worker, Event.TOO_MANY)
+        if give_up == "jar":
+            self.escalate(f"{worker.name} has failed ({too_many}), and restart.give_up is \"jar\"")
+
+    def _try_slowly(self, worker: Worker) -> None:
+        if worker.pause_s is not None:
+            self._try_in(worker, worker.pause_s)
+
+    def _try_in(self, worker: Worker, seconds: float) -> None:
+        worker.deadline, worker.retry_at = self.clock() + seconds, time.time() + seconds
 
     # ── actions: the end ──
 
@@ -463,7 +560,7 @@ class Keeper:
         now = time.time()
         life = worker.life
         last = LastDeath(cause=cause, signal=evidence.signal, exit_code=evidence.exit_code, at=now)
-        worker.remember(last, planned=cause == autopsy.RECYCLED)
+        worker.remember(last, planned=cause == autopsy.RECYCLED, reset_s=self.config.restart.reset)
         death = Death(
             persona=worker.name,
             life=life,
@@ -494,14 +591,34 @@ class Keeper:
 
     def _rise_later(self, worker: Worker) -> None:
         r = self.config.restart
-        now = self.clock()
-        pause = restart.after_death(worker.recent, now, pause=r.pause, intensity=r.intensity, window=r.window, backoff_max=r.backoff_max)
-        worker.reason = (
-            "" if pause <= r.pause else f"{r.intensity} deaths within {r.window:g} s were too many: the pause has grown to {pause:g} s"
-        )
-        worker.deadline, worker.retry_at = now + pause, time.time() + pause
+        assert worker.last_death is not None
+        cause, when = worker.last_death.cause, worker.persona.when
+        worker.reason = ""
         if worker.stop_when_buried:
             worker.stop_when_buried = False
+            self.happen(worker, Event.STOP)
+            return
+        if cause != autopsy.RECYCLED and not restart.comes_back(when, cause):
+            worker.reason = f"it has died ({cause}), and persona.{worker.name}.when is \"{when}\""
+            self.happen(worker, Event.FOR_GOOD)
+            return
+        pause = restart.after_death(
+            worker.recent,
+            self.clock(),
+            pause=r.pause,
+            intensity=r.intensity,
+            window=r.window,
+            backoff_max=r.backoff_max,
+            jitter=self.jitter(),
+        )
+        self._try_after(worker, pause, f"more than {r.intensity} deaths within {r.window:g} s")
+        for name in restart.ends_with(r.strategy, self._starts, worker.name):
+            self._end_with(worker, self.workers[name])
+
+    def _end_with(self, leader: Worker, worker: Worker) -> None:
+        """Stop it, to begin again with `leader`, which has died. Who is stopped by somebody's will stays so."""
+        if worker.phase is not Phase.STOPPED:
+            worker.follows, worker.start_after_stop = leader.name, False
             self.happen(worker, Event.STOP)
 
     def _record_stop(self, worker: Worker) -> None:

@@ -3,8 +3,9 @@
 Phases are private; `SHOWN` translates them into the states that people see. Actions are names; the loop carries them out
 in order. A pair that is not in the table is one where nothing happens: `step` returns the same phase and no actions.
 
-Every phase but READY, STOPPED and LOADING has a deadline (`loop.Worker.deadline`), after which DEADLINE happens to it; LOADING has
-one while its birth is held.
+Every phase has a deadline (`worker.Worker.deadline`), after which DEADLINE happens to it, but four: READY is watched for standing still
+(`watchdog.stall`); LOADING ends with the process that loads, which has a deadline of its own (`zygotes.LOAD_S`), and has one itself while
+its birth is held; WAITING and STOPPED last until somebody else does something.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from brainjar.messages import State
 
 class Phase(enum.Enum):
     STOPPED = "stopped"
+    WAITING = "waiting"
+    """To begin when those before it are READY, or when the one begins with which it ended."""
     LOADING = "loading"
     """Its model is not in memory yet."""
     STARTING = "starting"
@@ -34,10 +37,14 @@ class Phase(enum.Enum):
     """Between a death and the next life."""
     BACKOFF = "backoff"
     """Between a failed start and the next try."""
+    FAILED = "failed"
+    """Too many deaths, or failed starts. Tried again, slowly, where it is not given up."""
 
 
 class Event(enum.Enum):
     START = "start"
+    WAIT = "wait"
+    """It is to start, and has to wait for others."""
     LOADED = "loaded"
     """The zygote has the model."""
     UNLOADED = "unloaded"
@@ -50,11 +57,16 @@ class Event(enum.Enum):
     SILENT = "silent"
     """Nothing of the dead is left in the pipe."""
     DEADLINE = "deadline"
+    TOO_MANY = "too many"
+    """Deaths or failed starts, by the restart policy."""
+    FOR_GOOD = "for good"
+    """It is not to come back, by its `when`."""
     STOP = "stop"
 
 
 SHOWN: Final[dict[Phase, State]] = {
     Phase.STOPPED: "stopped",
+    Phase.WAITING: "starting",
     Phase.LOADING: "loading",
     Phase.STARTING: "starting",
     Phase.READY: "ready",
@@ -64,12 +76,16 @@ SHOWN: Final[dict[Phase, State]] = {
     Phase.DYING: "dead",
     Phase.DEAD: "dead",
     Phase.BACKOFF: "backoff",
+    Phase.FAILED: "failed",
 }
 
 Step = tuple[Phase, tuple[str, ...]]
 
 TABLE: Final[dict[tuple[Phase, Event], Step]] = {
     (Phase.STOPPED, Event.START): (Phase.LOADING, ("load",)),
+    (Phase.STOPPED, Event.WAIT): (Phase.WAITING, ()),
+    (Phase.WAITING, Event.START): (Phase.LOADING, ("load",)),
+    (Phase.WAITING, Event.STOP): (Phase.STOPPED, ()),
     (Phase.LOADING, Event.LOADED): (Phase.STARTING, ("fork",)),
     (Phase.LOADING, Event.UNLOADED): (Phase.BACKOFF, ("retry_later",)),
     (Phase.LOADING, Event.DEADLINE): (Phase.LOADING, ("load",)),
@@ -94,9 +110,14 @@ TABLE: Final[dict[tuple[Phase, Event], Step]] = {
     (Phase.DYING, Event.DEADLINE): (Phase.DEAD, ("bury", "rise_later")),
     (Phase.DYING, Event.STOP): (Phase.STOPPED, ("bury",)),
     (Phase.DEAD, Event.DEADLINE): (Phase.LOADING, ("load",)),
+    (Phase.DEAD, Event.TOO_MANY): (Phase.FAILED, ("try_slowly",)),
+    (Phase.DEAD, Event.FOR_GOOD): (Phase.STOPPED, ()),
     (Phase.DEAD, Event.STOP): (Phase.STOPPED, ()),
     (Phase.BACKOFF, Event.DEADLINE): (Phase.LOADING, ("load",)),
+    (Phase.BACKOFF, Event.TOO_MANY): (Phase.FAILED, ("try_slowly",)),
     (Phase.BACKOFF, Event.STOP): (Phase.STOPPED, ()),
+    (Phase.FAILED, Event.DEADLINE): (Phase.LOADING, ("load",)),
+    (Phase.FAILED, Event.STOP): (Phase.STOPPED, ()),
 }
 
 

@@ -49,7 +49,7 @@ HEARTBEAT_S: Final = 1.0
 """At most this between two HEARTBEATs while there is anything to see; `watchdog.interval` may make it less."""
 QUIET_BEATS: Final = 3
 """After so many in which nobody thought, was born, ended or listened they come only each `watchdog.interval`."""
-_AT_REST: Final = frozenset({Phase.STOPPED, Phase.READY, Phase.DEAD, Phase.BACKOFF})
+_AT_REST: Final = frozenset({Phase.STOPPED, Phase.WAITING, Phase.READY, Phase.DEAD, Phase.BACKOFF, Phase.FAILED})
 VOICES_PER_LAP: Final = 64
 CALLERS_PER_LAP: Final = 64
 LISTEN_AGAIN_S: Final = 0.05
@@ -96,6 +96,7 @@ class Supervisor:
         self.senses = Senses(premises.state_dir, config.watchdog.sensors, self.housing.groups.unified)
         self.verdicts = Verdicts(config.watchdog, self.keeper, self.bulletin, self.senses, dry_run=dry_run)
         self.keeper.danger = lambda: self.verdicts.danger
+        self.keeper.escalate = self._escalate
         self.watch = Watch(self.keeper.workers, config.watchdog, self.senses, self._is_zygote, self.verdicts)
         self._reports = Reports(config, self.keeper, self.verdicts, self.bulletin, ledger)
         self.orders = Orders(self.keeper, self._reports.status, self.stop)
@@ -103,6 +104,7 @@ class Supervisor:
         self._next_beat = clock()
         self._quiet_beats = 0
         self._stopping = False
+        self._exit = 0
         self._said_farewell = False
         self._signals = Signals()
         self._snapshots_wanted: list[str] = []
@@ -121,7 +123,7 @@ class Supervisor:
             self._begin()
             while not self._over():
                 self._lap()
-            return 0
+            return self._exit
         finally:
             self._end()
 
@@ -144,8 +146,7 @@ class Supervisor:
         self.bulletin.flush()
         self.terminal.start()
         self.senses.start(self.clock())
-        for worker in self.keeper.workers.values():
-            self.keeper.happen(worker, Event.START)
+        self.keeper.begin()
 
     def _announce_lost(self, death: messages.Death) -> None:
         text = f"{death.persona} died in life {death.life}: {death.cause} (its supervisor was killed)"
@@ -155,12 +156,19 @@ class Supervisor:
     def stop(self) -> None:
         """Begin to stop; asked again, end at once what is still there."""
         again, self._stopping = self._stopping, True
-        self.keeper.closing = True
-        for worker in self.keeper.workers.values():
-            worker.start_after_stop = False
-            self.keeper.happen(worker, Event.STOP)
-            if again and worker.phase in (Phase.STOPPING, Phase.TERMINATING) and worker.process is not None:
-                worker.process.signal(signal.SIGKILL)
+        self.keeper.stop_all()
+        if again:
+            for worker in self.keeper.workers.values():
+                self.keeper.happen(worker, Event.STOP)
+                if worker.phase in (Phase.STOPPING, Phase.TERMINATING) and worker.process is not None:
+                    worker.process.signal(signal.SIGKILL)
+
+    def _escalate(self, why: str) -> None:
+        """End the jar as one that has failed."""
+        if not self._stopping:
+            self._exit = 1
+            self._announce_jar("PRESSURE", f"the jar ends: {why}")
+            self.stop()
 
     def _over(self) -> bool:
         """Whether all is ended. Past the last worker: say so, then end zygotes and view."""
@@ -468,11 +476,15 @@ class Supervisor:
     def _deadlines(self, now: float) -> None:
         for worker in self.keeper.workers.values():
             if worker.deadline is not None and now >= worker.deadline:
-                if worker.phase in (Phase.DEAD, Phase.BACKOFF) and (danger := self.verdicts.danger):
-                    self.keeper.hold(worker, danger)
+                if worker.phase in (Phase.DEAD, Phase.BACKOFF, Phase.FAILED) and (why := self.keeper.why_held(worker)):
+                    self.keeper.hold(worker, why)
                     continue
                 worker.deadline = None
                 self.keeper.happen(worker, Event.DEADLINE)
+        if self._stopping:
+            self.keeper.stop_all()
+        else:
+            self.keeper.let_begin()
 
     def _take_signals(self) -> None:
         numbers = self._signals.take()

@@ -98,7 +98,7 @@ class Orders:
         return f"; life {worker.life} begins in {max(0.0, worker.deadline - self._keeper.clock()):.1f} s"
 
     def _stop(self, connection: Connection, worker: Worker) -> None:
-        worker.start_after_stop = False
+        worker.start_after_stop, worker.follows = False, ""
         if worker.phase is Phase.STOPPED:
             connection.done(f"{worker.name} is stopped already")
             return
@@ -116,7 +116,8 @@ class Orders:
 
     def _restart(self, connection: Connection, worker: Worker) -> None:
         births, failed = worker.births, worker.failed_starts
-        if worker.phase is Phase.STOPPED:
+        worker.follows = ""
+        if worker.phase in (Phase.STOPPED, Phase.WAITING):
             self._keeper.happen(worker, Event.START)
         else:
             worker.start_after_stop = True
@@ -125,7 +126,7 @@ class Orders:
         def restarted() -> Answer | None:
             if worker.phase is Phase.READY and worker.births > births:
                 return f"{worker.name} is ready: pid {worker.pid}, life {worker.life}", 0
-            if worker.phase is Phase.BACKOFF and worker.failed_starts != failed:
+            if worker.phase in (Phase.BACKOFF, Phase.FAILED) and worker.failed_starts != failed:
                 return f"{worker.name} failed to start: {worker.reason}", 1
             if worker.phase is Phase.STOPPED and not worker.start_after_stop:
                 return f"{worker.name} was stopped meanwhile", 1

@@ -109,7 +109,7 @@ class Standbys:
         """It has ended before its time: another one, the later the oftener that happens."""
         assert worker.standby is not None
         worker.standby_losses = 0 if worker.standby.waits else worker.standby_losses + 1
-        worker.standby_at = now + restart.after_failed_start(max(1, worker.standby_losses), backoff_max=BACKOFF_MAX_S)
+        worker.standby_at = now + restart.after_failed_start(max(1, worker.standby_losses), backoff_max=BACKOFF_MAX_S).seconds
         worker.standby.close()
         worker.standby = None
 

@@ -287,6 +287,12 @@ class Worker:
         self.recent: deque[float] = deque(maxlen=remembered_deaths)
         """When it died under this supervisor; monotonic, so that no clock that is set can count a death in or out."""
         self.failed_starts = 0
+        self.pause_s: float | None = None
+        """Before the next try of one that has failed; None: there is none."""
+        self.follows = ""
+        """With whom it begins again, because it ended with it."""
+        self.said: State = "stopped"
+        """The state that was announced last."""
         self.reason = ""
         self.rises = False
         """Its next READY is a resurrection: it has died since it was last alive."""
@@ -443,11 +449,14 @@ class Worker:
             snapshot=self.snapshot,
         )
 
-    def remember(self, last: LastDeath, *, planned: bool) -> None:
-        """`planned`: no reason to wait longer before the next life."""
+    def remember(self, last: LastDeath, *, planned: bool, reset_s: float) -> None:
+        """`planned`: no reason to wait longer before the next life. A life that was READY for `reset_s` ends whatever backoff there was."""
         self.deaths += 1
         self.last_death = last
-        if not planned:
+        process = self.process
+        if process is not None and process.ready_at is not None and self.died_at - process.ready_at >= reset_s:
+            self.recent.clear()
+        elif not planned:
             self.recent.append(self.died_at)
         self.rises = True
 

@@ -16,7 +16,7 @@ from brainjar.supervisor.lifecycle import SHOWN, TABLE, Event, Phase, step
 
 PAIRS = list(itertools.product(Phase, Event))
 ACTIONS = sorted({action for _, actions in TABLE.values() for action in actions})
-PATIENT = {Phase.READY, Phase.STOPPED, Phase.LOADING}
+PATIENT = {Phase.READY, Phase.STOPPED, Phase.LOADING, Phase.WAITING}
 """May wait for ever; the docstring of the module says so."""
 HAS_PROCESS = {Phase.STARTING, Phase.READY, Phase.STOPPING, Phase.TERMINATING, Phase.KILLING, Phase.DYING}
 FINISHES = {"record_failed_start", "record_stop", "bury"}
@@ -57,10 +57,10 @@ def test_a_stop_ends_in_stopped_as_long_as_processes_end_and_deadlines_come(phas
     for on_the_way in reached:
         assert Phase.STOPPED in _reachable(on_the_way, ends), f"{on_the_way} is a trap"
     # and what is being stopped never begins again by itself
-    assert not reached & {Phase.LOADING, Phase.STARTING, Phase.READY, Phase.DEAD, Phase.BACKOFF}
+    assert not reached & {Phase.WAITING, Phase.LOADING, Phase.STARTING, Phase.READY, Phase.DEAD, Phase.BACKOFF, Phase.FAILED}
 
 
-@given(st.lists(st.sampled_from([e for e in Event if e is not Event.START])))
+@given(st.lists(st.sampled_from([e for e in Event if e not in (Event.START, Event.WAIT)])))
 def test_stopped_stays_stopped_until_somebody_starts_it(events: list[Event]) -> None:
     phase = Phase.STOPPED
     for event in events:
