@@ -41,6 +41,8 @@ __all__ = [
     "Sandbox",
     "Snapshots",
     "Watchdog",
+    "decode",
+    "encode",
     "find_config",
     "format_size",
     "load",
@@ -273,6 +275,16 @@ class Config(Struct, frozen=True, kw_only=True):
         return "auto: all layers on the CPU, where forks share weights and begin with a context that is there already"
 
 
+def encode(config: Config) -> bytes:
+    """As JSON, for another process or another version of this program."""
+    return msgspec.json.encode(config, enc_hook=str)
+
+
+def decode(body: bytes) -> Config:
+    """Raise `msgspec.DecodeError`."""
+    return msgspec.json.decode(body, type=Config, dec_hook=lambda kind, value: kind(value))
+
+
 def find_config(explicit: Path | None) -> tuple[Path, str | None]:
     """The config to load, and the sentence to say about it on stderr where nobody named one."""
     if explicit is not None:
@@ -337,7 +349,9 @@ class _Resolver:
         try:
             order.starts(after)
         except order.Circle as circle:
-            raise UsageError(f"{self.source.at('persona.after')}: {circle}: none of them could ever start; take one of these away") from None
+            raise UsageError(
+                f"{self.source.at('persona.after')}: {circle}: none of them could ever start; take one of these away"
+            ) from None
         self.models = {one.name: self.model(one, f"persona.{one.name}") for one in raw.persona}
         engines_only = all(model.mode == "engine" for model in self.models.values())
         concurrent = self.concurrent(len(names), engines_only=engines_only)

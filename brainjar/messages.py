@@ -422,6 +422,21 @@ class Kept(msgspec.Struct, frozen=True, kw_only=True, tag="kept"):
 Voice = Ready | Waiting | Ask | Yield | Token | Thought | Trouble | Kept
 
 
+# ── what a worker thinks with ──
+
+
+class Sampling(msgspec.Struct, frozen=True, kw_only=True):
+    temperature: float = 0.8
+    top_k: int = 40
+    top_p: float = 0.95
+    min_p: float = 0.05
+    repeat_penalty: float = 1.1
+    max_tokens: int = 120
+    """Longest thought, in tokens."""
+    seed: int | None = None
+    """None: a new one each life."""
+
+
 # ── feed: supervisor -> worker ────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -442,6 +457,15 @@ class Near(msgspec.Struct, frozen=True, kw_only=True, tag="near"):
 
     used: int
     limit: int
+
+
+class Changed(msgspec.Struct, frozen=True, kw_only=True, tag="changed"):
+    """Your config is another one: think under it from your next thought on. As in `Birth`."""
+
+    prompt: str
+    first: str
+    sampling: Sampling
+    snapshot_share: int = 0
 
 
 class Stop(msgspec.Struct, frozen=True, kw_only=True, tag="stop"):
@@ -466,22 +490,10 @@ class News(msgspec.Struct, frozen=True, kw_only=True, tag="news"):
     cause: str = ""
 
 
-Feed = Lease | Revoke | Near | Stop | Heard | News
+Feed = Lease | Revoke | Near | Changed | Stop | Heard | News
 
 
 # ── birth: supervisor -> newborn, over its gate ───────────────────────────────────────────────────────────────────────
-
-
-class Sampling(msgspec.Struct, frozen=True, kw_only=True):
-    temperature: float = 0.8
-    top_k: int = 40
-    top_p: float = 0.95
-    min_p: float = 0.05
-    repeat_penalty: float = 1.1
-    max_tokens: int = 120
-    """Longest thought, in tokens."""
-    seed: int | None = None
-    """None: a new one each life."""
 
 
 class Walls(msgspec.Struct, frozen=True, kw_only=True):

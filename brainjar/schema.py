@@ -151,9 +151,9 @@ class RawInference(Struct, frozen=True, kw_only=True):
 
 
 class RawRestart(Struct, frozen=True, kw_only=True):
-    strategy: Annotated[
-        Literal["one_for_one", "one_for_all", "rest_for_one"], Key('"one_for_one", "one_for_all" or "rest_for_one"')
-    ] = "one_for_one"
+    strategy: Annotated[Literal["one_for_one", "one_for_all", "rest_for_one"], Key('"one_for_one", "one_for_all" or "rest_for_one"')] = (
+        "one_for_one"
+    )
     pause: Span = 3.0
     intensity: Annotated[int, Meta(ge=1, le=1_000_000), Key("a number of deaths from 1 to 1000000")] = 5
     window: Annotated[

@@ -20,6 +20,7 @@ COMMANDS: Final = (
     "pause",
     "resume",
     "stop",
+    "reload",
     "events",
     "deaths",
     "thoughts",

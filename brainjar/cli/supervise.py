@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
     _fetch_missing(config)
     headers = planning.headers(config)
     config = trials.known(config, headers)
-    plan = _checked_plan(config, headers, force=args.force)
+    plan = checked_plan(config, headers, force=args.force)
     os.umask(0o077)
     premises = Premises(config)
     try:
@@ -60,13 +60,23 @@ def run(args: argparse.Namespace) -> int:
             print(f"brainjar: the ledger was damaged; it is set aside as {ledger.set_aside} and a new one begun", file=sys.stderr)
         shown = terminal.Terminal(terminal.choose(args.view), premises.runtime_dir)
         try:
-            supervisor = Supervisor(config, premises, ledger, shown, dry_run=args.watchdog_dry_run)
+            supervisor = Supervisor(config, premises, ledger, shown, dry_run=args.watchdog_dry_run, options=_options(args, path))
         except sqlite3.OperationalError as error:
             raise BrainjarError(f"{ledger.path}: cannot be written ({error}); nothing was started") from None
     except BaseException:
         premises.leave()
         raise
     return supervisor.run()
+
+
+def _options(args: argparse.Namespace, path: Path) -> list[str]:
+    """With which the config is read again (`cli.reread`)."""
+    found = ["--config", str(path.absolute())]
+    for override in args.overrides:
+        found += ["--set", override]
+    found += ["--model", args.model] if args.model is not None else []
+    found += ["--state-dir", str(args.state_dir.absolute())] if args.state_dir is not None else []
+    return found + (["--force"] if args.force else [])
 
 
 def _fetch_missing(config: Config) -> None:
@@ -78,7 +88,7 @@ def _fetch_missing(config: Config) -> None:
             _fetch(model.name)
 
 
-def _checked_plan(config: Config, headers: dict[Path, Gguf], *, force: bool) -> Plan | None:
+def checked_plan(config: Config, headers: dict[Path, Gguf], *, force: bool) -> Plan | None:
     """Refuse a jar that cannot fit, in the plan's own words. None where there is no plan, by `force`."""
     from brainjar.cli import planning
 

@@ -46,9 +46,17 @@ class Durable:
         self._stands: container.Header | None = None
         """What is on disk."""
         self._stands_bytes = 0
-        self._why = OFF if not share else ""
+        self._why = "" if share else OFF
         self.brought = False
         """What is in memory came from disk, and nobody has taken it yet."""
+
+    def share(self, share: int) -> None:
+        """Another one than at birth."""
+        self._share = share
+        if not share:
+            self._why = OFF
+        elif self._why == OFF:
+            self._why = ""
 
     # ── birth ──
 

@@ -31,6 +31,7 @@ from brainjar.engine.vocab import EngineError, OutOfMemory
 from brainjar.messages import (
     Ask,
     Birth,
+    Changed,
     Guard,
     Heard,
     Kept,
@@ -40,6 +41,7 @@ from brainjar.messages import (
     Ready,
     Release,
     Revoke,
+    Sampling,
     Stop,
     Thought,
     Token,
@@ -141,8 +143,8 @@ class Life:
         """Monotonic: when writing to disk must be done, once it is to stop."""
         self.first = engine.n_ctx
         """The window that each life is born with; growth makes it larger."""
-        self.reserve = birth.sampling.max_tokens + 16
-        """What a turn must find room for behind all that it has read."""
+        self.changed: Changed | None = None
+        """What it is to be from its next turn on."""
         self.slides = False
         """It was said that its window grows no more."""
         self.saved: tuple[int, int] | None = None
@@ -151,6 +153,11 @@ class Life:
         self.taken_over = 0
         """The generation of the snapshot that the engine holds; 0: of none."""
 
+    @property
+    def reserve(self) -> int:
+        """What a turn must find room for behind all that it has read."""
+        return self.birth.sampling.max_tokens + 16
+
     # ── birth ──
 
     def equip(self) -> None:
@@ -158,11 +165,13 @@ class Life:
         self.bus = WorkerEnd(self.birth.voice, self.birth.feed)
         self.conversation = Conversation(self.engine, self.birth.prompt, self._grow)
         self.engine.set_threads(self.birth.threads)
-        seed = self.birth.sampling.seed
-        self.engine.set_sampling(self.birth.sampling, secrets.randbits(31) if seed is None else seed)
+        self._sample_by(self.birth.sampling)
         self.engine.set_interrupt(self._interrupted)
         self.engine.on_decode = self._decoding
         self.engine.between = lambda: self.revoked
+
+    def _sample_by(self, sampling: Sampling) -> None:
+        self.engine.set_sampling(sampling, secrets.randbits(31) if sampling.seed is None else sampling.seed)
 
     def take_over(self) -> None:
         """While the life before still lives: have the engine hold its newest snapshot. Nothing else of the mind is touched."""
@@ -197,10 +206,7 @@ class Life:
             if isinstance(error, sqlite3.OperationalError):
                 raise EngineError(f"{self.birth.mind}: {error}") from None
             self.mind.begin_anew()
-            self.conversation, self.line, self.unread = Conversation(self.engine, self.birth.prompt, self._grow), 0, []
-            self.engine.truncate(0)
-            self.snapshots.discard()
-            self.saved = None
+            self._forget()
             restored = self._remember()
         if self.mind.set_aside:
             self._say_set_aside()
@@ -223,6 +229,13 @@ class Life:
         )
         self.say(Kept(snapshot=self.durable.status(self.snapshots, None)))
         self.born = True
+
+    def _forget(self) -> None:
+        """Begin with nothing but its prompt; the mind is as it is."""
+        self.conversation, self.line, self.unread = Conversation(self.engine, self.birth.prompt, self._grow), 0, []
+        self.engine.truncate(0)
+        self.snapshots.discard()
+        self.saved = None
 
     def _remember(self) -> int:
         """Take over what there is of its past; return the tokens that need not be read again."""
@@ -298,12 +311,39 @@ class Life:
             self.line = line.id
 
     def _check_prompt(self) -> None:
-        need = len(self.engine.tokenize(self.birth.prompt)) + self.birth.sampling.max_tokens + 64
-        if need > self.engine.n_ctx // 2:
-            raise EngineError(
-                f"persona.{self.birth.name}: its prompt and one thought need {need} tokens, more than half of its context of"
-                f" {self.engine.n_ctx}: shorten the prompt, lower sampling.max_tokens or raise model.context to {2 * need}"
-            )
+        if why := self._why_too_long(self.birth):
+            raise EngineError(why)
+
+    def _why_too_long(self, birth: Birth) -> str:
+        need = len(self.engine.tokenize(birth.prompt)) + birth.sampling.max_tokens + 64
+        if need <= self.engine.n_ctx // 2:
+            return ""
+        return (
+            f"persona.{birth.name}: its prompt and one thought need {need} tokens, more than half of its context of"
+            f" {self.engine.n_ctx}: shorten the prompt, lower sampling.max_tokens or raise model.context to {2 * need}"
+        )
+
+    def _change(self, changed: Changed) -> None:
+        """Think under another config from here on. With another prompt its past is read again behind that: the start of a context
+        is what all of it was computed behind."""
+        birth = msgspec.structs.replace(
+            self.birth,
+            prompt=changed.prompt,
+            first=changed.first,
+            sampling=changed.sampling,
+            snapshot_share=changed.snapshot_share,
+        )
+        if why := self._why_too_long(birth):
+            self.say(Trouble(what=f"{why}; it goes on as it was"), wait_ms=SAY_WAIT_MS)
+            return
+        before, self.birth = self.birth, birth
+        self._sample_by(birth.sampling)
+        self.durable.share(birth.snapshot_share)
+        if birth.prompt != before.prompt:
+            self.fingerprint = fingerprint(self.engine.identity, birth.prompt)
+            self._forget()
+            self._recall(self.mind.after(0, RECALL_LINES))
+            self.conversation.slide(self.reserve, self.first)
 
     # ── the loop ──
 
@@ -311,6 +351,9 @@ class Life:
         """Think until told to stop. Raise `Stopped` then; anything else that is raised is a death."""
         while True:
             self._listen(0)
+            if self.changed is not None:
+                changed, self.changed = self.changed, None
+                self._change(changed)
             self._commit_inbox()
             self._wait_for_lease()
             self._think()
@@ -485,6 +528,8 @@ class Life:
                         self.cpus = cpus
                 case Revoke(request=request):
                     self.revoked = self.revoked or request == self.granted == self.request
+                case Changed() as changed:
+                    self.changed = changed
                 case Near() as near:
                     self.inbox.append(("told", messages.JAR, told.of_its_cap(near)))
                 case Heard(by=by, text=text):

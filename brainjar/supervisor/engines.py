@@ -34,6 +34,8 @@ from brainjar.watchdog.stall import Stall
 PROGRAM: Final = "brainjar.engine.serve"
 PAUSED: Final = "engine"
 """Why a persona is paused whose engine is away."""
+WAIT_S: Final = 0.1
+"""How often it is looked whether one of an earlier config has ended."""
 GONE_S: Final = 10.0
 """A process that SIGKILL has not ended after so long hangs in the kernel."""
 KEY: Final = "engine.key"
@@ -82,6 +84,7 @@ class Engine:
         self.model: Model = spec.model
         self.quotas, self._rooms, self._log, self._key, self._stall_s = quotas, rooms, log, key, stall
         self._repack = repack
+        self.made_for = (spec, dict(quotas), dict(rooms), repack)
         self.cells = pool_cells([quotas[name] for name in spec.personas])
         self.standing = Standing.ABSENT
         self.loaded: Loaded | None = None
@@ -101,6 +104,10 @@ class Engine:
         self.dismissed = False
         """Its end was asked for."""
         self.since = time.time()
+
+    def watch_by(self, stall: float) -> None:
+        if stall != self._stall_s:
+            self._stall_s, self.stall = stall, Stall(stall)
 
     def start(self) -> None:
         """Raise OSError when no process can be made."""
@@ -244,40 +251,64 @@ class Keeps(Protocol):
 class Engines:
     """All of a jar's. Owned by the loop."""
 
-    def __init__(
-        self,
-        config: Config,
-        quotas: Mapping[str, Quota],
-        rooms: Mapping[str, int],
-        state_dir: Path,
-        log: Path,
-        bulletin: Bulletin,
-        clock: Callable[[], float],
-    ) -> None:
-        """Raise OSError where the key that states are signed with can be neither read nor made."""
-        key = secret(state_dir) if config.engines else b""
-        stall = config.watchdog.stall
-        self.all = tuple(Engine(spec, quotas, rooms, log, key, stall, repack=config.repacks(spec.model)) for spec in config.engines)
-        self._of = {name: engine for engine in self.all for name in engine.spec.personas}
+    def __init__(self, state_dir: Path, log: Path, bulletin: Bulletin, clock: Callable[[], float]) -> None:
+        self._state_dir, self._log = state_dir, log
+        self.all: tuple[Engine, ...] = ()
+        self.retired: tuple[Engine, ...] = ()
+        """Those of an earlier config. They end when nobody lives for whom they compute, and no other starts before."""
+        self._of: dict[str, Engine] = {}
         self._bulletin, self._clock = bulletin, clock
-        self._backoff_max = config.restart.backoff_max
-        self.adopt: Callable[[int], None] = lambda _: None
+        self._backoff_max = 0.0
+        self.charge: Callable[[int], None] = lambda _: None
         """Told the pid of each that is started."""
 
+    def adopt(self, config: Config, quotas: Mapping[str, Quota], rooms: Mapping[str, int]) -> None:
+        """Have those that this config wants; one that is as wanted stays.
+
+        Raise OSError where the key that states are signed with can be neither read nor made.
+        """
+        key = secret(self._state_dir) if config.engines else b""
+        kept = []
+        for spec in config.engines:
+            own = {name: quotas[name] for name in spec.personas}
+            wanted = (spec, own, {name: rooms[name] for name in spec.personas}, config.repacks(spec.model))
+            engine = next((one for one in self.all if one.made_for == wanted), None)
+            if engine is None:
+                engine = Engine(*wanted[:3], self._log, key, config.watchdog.stall, repack=wanted[3])
+            engine.watch_by(config.watchdog.stall)
+            kept.append(engine)
+        self.retired += tuple(engine for engine in self.all if engine not in kept and engine.standing is not Standing.ABSENT)
+        for engine in self.retired:
+            engine.next_start = None
+        self.all = tuple(kept)
+        self._of = {name: engine for engine in self.all for name in engine.spec.personas}
+        self._backoff_max = config.restart.backoff_max
+
+    def let_go(self, workers: Iterable[Worker]) -> None:
+        """End those of an earlier config for which nobody lives any more."""
+        living = {worker.name for worker in workers if worker.process is not None and (worker.becomes is not None or worker.leaves)}
+        for engine in self.retired:
+            if not living & set(engine.spec.personas):
+                engine.kill()
+        self.retired = tuple(engine for engine in self.retired if engine.standing is not Standing.ABSENT)
+
     def __iter__(self) -> Iterator[Engine]:
-        return iter(self.all)
+        return iter((*self.all, *self.retired))
 
     def of(self, worker: Worker) -> Engine | None:
         return self._of.get(worker.name)
 
     @property
     def pids(self) -> set[int]:
-        return {engine.pid for engine in self.all if engine.pid}
+        return {engine.pid for engine in self if engine.pid}
 
     def start(self, engine: Engine) -> None:
         """Raise OSError when no process can be made."""
+        if self.retired:  # it may still hold what this one needs: a GPU
+            engine.next_start = self._clock() + WAIT_S
+            return
         engine.start()
-        self.adopt(engine.pid)
+        self.charge(engine.pid)
 
     def descriptor(self, worker: Worker) -> socket.socket | None:
         """What a newborn is handed to reach its engine; None: no engine computes for it. While that is away: one that has ended."""
@@ -366,19 +397,19 @@ class Engines:
 
     def dismiss(self) -> None:
         """Nobody needs them any more."""
-        for engine in self.all:
+        for engine in self:
             engine.kill()
             engine.killed_at = self._clock()
 
     @property
     def gone(self) -> bool:
         """Whether all have ended, but for those that even SIGKILL does not end."""
-        return all(engine.standing is Standing.ABSENT or engine.said_unending for engine in self.all)
+        return all(engine.standing is Standing.ABSENT or engine.said_unending for engine in self)
 
     def unending(self) -> list[Engine]:
         """Those that were killed and do not end, each once."""
         found = []
-        for engine in self.all:
+        for engine in self:
             if (
                 engine.killed_at is not None
                 and engine.pidfd >= 0
@@ -424,6 +455,6 @@ class Engines:
             if (wait := engine.ended(keeper.new_oom_kills())) is None:
                 return
             self.ended(engine, wait, workers, leases, was_loaded=was_loaded)
-            for worker in workers:
+            for worker in workers if engine in self.all else ():
                 if worker.phase is Phase.LOADING:
                     keeper.happen(worker, Event.UNLOADED)

@@ -29,15 +29,21 @@ class Claim(msgspec.Struct, frozen=True):
 class Gate:
     def __init__(self, shares: Sequence[Sequence[int]]) -> None:
         """`shares`: the CPUs of each of those who may think at once, disjoint."""
-        if not shares or not all(shares):
-            raise ValueError("a gate needs at least one share, and a CPU in each")
-        self.shares = tuple(tuple(share) for share in shares)
-        self.limit = len(self.shares)
+        self.shares: tuple[tuple[int, ...], ...] = ()
+        self.limit = 0
         """So many may hold it; who holds it already is not put out."""
+        self.share_out(shares)
         self._claims: dict[str, Claim] = {}
         self._holders: dict[str, tuple[int, ...]] = {}
         self._waiting: dict[str, float] = {}  # insertion order is the order of asking
         self._barred: set[str] = set()
+
+    def share_out(self, shares: Sequence[Sequence[int]]) -> None:
+        """Others from now on; who holds one keeps it until it gives it back."""
+        if not shares or not all(shares):
+            raise ValueError("a gate needs at least one share, and a CPU in each")
+        if (found := tuple(tuple(share) for share in shares)) != self.shares:
+            self.shares, self.limit = found, len(found)
 
     @property
     def holders(self) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from brainjar.gguf import Gguf
 from brainjar.isolation import cgroups, namespaces, users
 from brainjar.isolation.cgroups import Groups, Limits
 from brainjar.messages import Layer, OomCounts, Walls
-from brainjar.quota import quota
+from brainjar.quota import Quota, quota
 
 MIB: Final = 1024 * 1024
 ABOVE_HOLDS_S: Final = 5.0
@@ -46,36 +46,62 @@ def snapshot_room(persona: Persona, header: Gguf) -> int:
 class Housing:
     def __init__(self, config: Config, state_dir: Path, runtime_dir: Path, minds: Mapping[str, Path], headers: Mapping[Path, Gguf]) -> None:
         """`minds`: the directory of each persona's mind, which exists. Raise `UsageError` for a user that cannot be."""
-        self._config = config
+        self._state_dir = state_dir
         self._hidden = (str(state_dir), str(runtime_dir))
-        self._minds = minds
         self.spaces = namespaces.probe()
-        self.rooms = {p.name: snapshot_room(p, headers[p.model.path]) for p in config.personas}
-        self.quotas = {p.name: quota(p, headers[p.model.path]) for p in config.personas if p.model.mode == "engine"}
+        self.rooms: dict[str, int] = {}
+        """Bytes of a context that a persona may leave."""
+        self.quotas: dict[str, Quota] = {}
         """Of those that an engine computes for."""
-        self._files = {p.name: headers[p.model.path].size_bytes for p in config.personas if p.model.mode == "separate"}
-        self._users = self._choose_users(state_dir)
-        self._give_minds()
+        self._files: dict[str, int] = {}
         key = f"brainjar-{config.jar.name}-{zlib.crc32(os.fsencode(state_dir)):08x}"
         self.groups = Groups(cgroups.survey(), key)
-        slots = (0, 1) if config.restart.standby else (0,)
-        self._group = {(p.name, slot): self.groups.worker(p.name, slot) for p in config.personas for slot in slots}
+        self._group: dict[tuple[str, int], Group | None] = {}
         """Of each persona, and of its next life if that is forked in advance: they take turns."""
         self._counted: dict[tuple[str, int], OomCounts] = {}
         self._above = self.groups.above()
         self._above_hit_at = -ABOVE_HOLDS_S
+        self.adopt(config, minds, headers)
+
+    def adopt(self, config: Config, minds: Mapping[str, Path], headers: Mapping[Path, Gguf]) -> None:
+        """House these personas. Raise `UsageError` for a user that cannot be, and change nothing then."""
+        self._users = self._choose_users(config, minds)
+        self._config, self._minds = config, minds
+        self._give_minds()
+        for persona in config.personas:
+            name, mode, header = persona.name, persona.model.mode, headers[persona.model.path]
+            self.rooms[name] = snapshot_room(persona, header)
+            self.quotas.pop(name, None)
+            self._files.pop(name, None)
+            if mode == "engine":
+                self.quotas[name] = quota(persona, header)
+            elif mode == "separate":
+                self._files[name] = header.size_bytes
+        for persona in config.personas:
+            for slot in (0, 1) if config.restart.standby else (0,):
+                if (persona.name, slot) not in self._group:
+                    self._group[persona.name, slot] = self.groups.worker(persona.name, slot)
+
+    def vacate(self, name: str) -> None:
+        """It is gone from the jar."""
+        for kept in (self.rooms, self.quotas, self._files):
+            kept.pop(name, None)
+        for slot in (0, 1):
+            group = self._group.pop((name, slot), None)
+            if group is not None:
+                group.remove()
 
     # ── users ──
 
-    def _choose_users(self, state_dir: Path) -> users.Decision:
+    def _choose_users(self, config: Config, minds: Mapping[str, Path]) -> users.Decision:
         decision = users.decide(
-            {persona.name: persona.sandbox.user for persona in self._config.personas},
-            {name: directory.stat().st_uid for name, directory in self._minds.items()},
+            {persona.name: persona.sandbox.user for persona in config.personas},
+            {persona.name: minds[persona.name].stat().st_uid for persona in config.personas},
             mounts=self.spaces.mounts and not self.spaces.user_namespace,
-            salt=str(state_dir),
+            salt=str(self._state_dir),
         )
         for name, why in decision.impossible.items():
-            raise UsageError(f"{self._config.source}: persona.{name}.sandbox.user: {why}")
+            raise UsageError(f"{config.source}: persona.{name}.sandbox.user: {why}")
         return decision
 
     def _give_minds(self) -> None:

@@ -8,13 +8,13 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 import msgspec
 import zmq
 
-from brainjar.config import Config, Model
+from brainjar.config import Config, Model, Persona
 from brainjar.isolation import rlimits
 from brainjar.ledger import Ledger
 from brainjar.messages import (
@@ -24,6 +24,7 @@ from brainjar.messages import (
     USER_NAMESPACE,
     VOCABULARY,
     Birth,
+    Changed,
     Death,
     Evidence,
     Feed,
@@ -36,6 +37,7 @@ from brainjar.messages import (
 )
 from brainjar.supervisor import autopsy, logs, restart
 from brainjar.supervisor.bulletin import Bulletin
+from brainjar.supervisor.changes import TOLD, Changes
 from brainjar.supervisor.engines import Engines
 from brainjar.supervisor.housing import Housing
 from brainjar.supervisor.leases import Leases
@@ -91,42 +93,142 @@ class Keeper:
         self.escalate: Callable[[str], None] = lambda why: None
         """End the jar: who has failed is given up, and it with them."""
         self.jitter: Callable[[], float] = lambda: os.urandom(1)[0] / 256
-        # so many that the pause can grow to its end, whatever the intensity
-        remembered = config.restart.intensity + restart.DOUBLINGS
-        self.workers = {
-            p.name: Worker(p, ledger.record(p.name), time.time(), remembered, housing.rooms[p.name], housing.quotas.get(p.name))
-            for p in config.personas
-        }
-        inside = [USER_NAMESPACE] if housing.spaces.user_namespace else []
-        self.zygotes = {
-            model: Zygote(model, premises.state_dir / LOGS / "zygote.log", [*inside, *self._words(model)]) for model in config.loads
-        }
-        beforehand = [w for w in self.workers.values() if config.restart.standby and w.persona.model.mode == "fork"]
-        self.standbys = Standbys(beforehand, self._fork_standby, self._equip_standby, START_S)
+        self.workers: dict[str, Worker] = {}
+        self.zygotes: dict[Model, Zygote] = {}
+        self.retired: list[Zygote] = []
+        """Those that fork nobody any more. They end when nobody lives whom they forked."""
+        self.standbys = Standbys(self._fork_standby, self._equip_standby, START_S)
         log = premises.state_dir / LOGS / "engine.log"
-        self.engines = Engines(config, housing.quotas, housing.rooms, premises.state_dir, log, bulletin, clock)
-        self.engines.adopt = housing.groups.adopt_zygote
-        alone = all(p.model.mode == "engine" for p in config.personas)
-        threads = {name: 0 if alone else engine.threads for engine in config.engines for name in engine.personas}
-        self.leases = Leases(config.inference.shares, self.workers, self._announce_state, clock, threads)
-        self._starts = config.starts
-        self._after: dict[str, list[Worker]] = {name: [] for name in self.workers}
+        self.engines = Engines(premises.state_dir, log, bulletin, clock)
+        self.engines.charge = housing.groups.adopt_zygote
+        self.leases = Leases(config.inference.shares, self.workers, self._announce_state, clock)
+        self._starts: tuple[str, ...] = ()
+        self._after: dict[str, list[Worker]] = {}
         """Who starts after whom."""
-        for worker in self.workers.values():
-            for name in worker.persona.after:
-                self._after[name].append(worker)
-            worker.rises = worker.life > 1 and not ledger.lived(worker.name, worker.life)
+        for persona in config.personas:
+            self._add(persona)
+        self._arrange()
 
-    def _words(self, model: Model) -> list[str]:
+    # ── what the config says ──
+
+    def adopt(self, config: Config, changes: Changes) -> None:
+        """Act on a changed config, for which there is housing already: what is live now, who is reborn from their next birth on."""
+        before, self.config = self.config, config
+        personas = {persona.name: persona for persona in config.personas}
+        for name in changes.added:
+            self._add(personas[name])
+        for name, persona in personas.items():
+            worker, h = self.workers[name], self.housing
+            if name in changes.reborn:
+                worker.becomes = persona, h.rooms[name], h.quotas.get(name)
+            elif name not in changes.added:
+                worker.persona = persona
+        self._arrange()
+        told = before.snapshots != config.snapshots or len(before.personas) != len(config.personas)
+        for name, persona in personas.items():
+            if name not in changes.reborn and (told or TOLD & set(changes.live.get(name, ()))):
+                self._tell_changed(self.workers[name], persona)
+        for name in reversed(before.starts):
+            worker = self.workers[name]
+            if name in changes.removed:
+                worker.leaves, worker.start_after_stop, worker.follows = True, False, ""
+                self.happen(worker, Event.STOP)
+            elif name in changes.reborn:
+                if worker.phase is Phase.STOPPED:
+                    worker.become()
+                else:
+                    worker.start_after_stop, worker.follows = True, ""
+                    self.happen(worker, Event.STOP)
+        self.leases.grant()
+        for name in changes.added:
+            self.happen(self.workers[name], Event.WAIT)
+
+    def _add(self, persona: Persona) -> None:
+        name, housing, ledger = persona.name, self.housing, self.ledger
+        # so many that the pause can grow to its end, whatever the intensity
+        remembered = self.config.restart.intensity + restart.DOUBLINGS
+        worker = Worker(persona, ledger.record(name), time.time(), remembered, housing.rooms[name], housing.quotas.get(name))
+        worker.rises = worker.life > 1 and not ledger.lived(name, worker.life)
+        self.workers[name] = worker
+
+    def _arrange(self) -> None:
+        """All that follows from the config but the workers themselves."""
+        config = self.config
+        in_order = {p.name: self.workers.pop(p.name) for p in config.personas}
+        leaving = dict(self.workers)
+        self.workers.clear()  # the same dict: others look into it
+        self.workers.update(in_order | leaving)
+        self._starts = config.starts
+        self._after = {name: [self.workers[p.name] for p in config.personas if name in p.after] for name in self.workers}
+        self._arrange_zygotes()
+        self.engines.adopt(config, self.housing.quotas, self.housing.rooms)
+        for worker in self.workers.values():
+            keeps = config.restart.standby and worker.persona.model.mode == "fork" and worker.name in in_order
+            self.standbys.keep(worker, keeps=keeps)
+        alone = all(p.model.mode == "engine" for p in config.personas)
+        self.leases.gate.share_out(config.inference.shares)
+        self.leases.engine_threads = {name: 0 if alone else engine.threads for engine in config.engines for name in engine.personas}
+        for worker in self.workers.values():
+            worker.remember_deaths(config.restart.intensity + restart.DOUBLINGS)
+
+    def _arrange_zygotes(self) -> None:
+        log = self.premises.state_dir / LOGS / "zygote.log"
+        for model, zygote in list(self.zygotes.items()):
+            if model not in self.config.loads or zygote.words != self._words(model):
+                self.retired.append(self.zygotes.pop(model))
+        for model in self.config.loads:
+            if model not in self.zygotes:
+                self.zygotes[model] = Zygote(model, log, self._words(model))
+
+    def _tell_changed(self, worker: Worker, persona: Persona) -> None:
+        self.standbys.end(worker)  # it was forked under what is no more
+        share = self.config.snapshots.share(len(self.config.personas))
+        worker.tell_when_it_listens(Changed(prompt=persona.prompt, first=persona.first, sampling=persona.sampling, snapshot_share=share))
+
+    def tend(self) -> None:
+        """Once a lap, when nothing of it is looked at: let go of who has left."""
+        for worker in [worker for worker in self.workers.values() if worker.leaves and worker.phase is Phase.STOPPED]:
+            if worker.standby is None:
+                del self.workers[worker.name]
+                self.leases.gate.unbar(worker.name)
+                worker.close()
+                self.housing.vacate(worker.name)
+        if self.retired:
+            needed = {process.zygote for process in self.processes()}
+            for zygote in self.retired:
+                if zygote.pid not in needed:
+                    zygote.kill()
+            self.retired = [zygote for zygote in self.retired if zygote.standing is not Standing.ABSENT]
+        if self.engines.retired:
+            self.engines.let_go(self.workers.values())
+
+    def processes(self) -> Iterator[Process]:
+        """Of all lives, those that wait included."""
+        for worker in self.workers.values():
+            yield from (process for process in (worker.process, worker.standby) if process is not None)
+
+    def _words(self, model: Model) -> tuple[str, ...]:
         """What the zygote of `model` is told of those whom it will fork."""
         connected = any(persona.sandbox.network for persona in self.config.personas if persona.model.shared == model)
-        return [
+        return (
+            *([USER_NAMESPACE] if self.housing.spaces.user_namespace else []),
             *([] if connected else [NO_NETWORK]),
             *([VOCABULARY] if model.mode != "fork" else [] if self.config.repacks(model) else [PLAIN]),
-        ]
+        )
+
+    def all_zygotes(self) -> list[Zygote]:
+        return [*self.zygotes.values(), *self.retired]
+
+    def born_by(self, zygote: Zygote) -> list[Worker]:
+        """Those whose birth is this one's to bring about."""
+        if zygote in self.retired:
+            return [worker for worker in self.workers.values() if worker.process is not None and worker.process.zygote == zygote.pid]
+        return list(self.workers_of(zygote.model))
 
     def zygote_of(self, worker: Worker) -> Zygote:
-        return self.zygotes[worker.persona.model.shared]
+        """Who forks its next birth; while it becomes another, whoever forked it."""
+        model = worker.persona.model.shared
+        return self.zygotes.get(model) or next(zygote for zygote in reversed(self.retired) if zygote.model == model)
 
     # ── the table at work ──
 
@@ -155,7 +257,8 @@ class Keeper:
 
     def _stopped(self, worker: Worker) -> None:
         """What was to follow its stop."""
-        if worker.start_after_stop:
+        worker.become()
+        if worker.start_after_stop and not worker.leaves:
             worker.start_after_stop, worker.follows = False, ""
             self._announce_state(worker)
             self.happen(worker, Event.START)
@@ -448,11 +551,13 @@ class Keeper:
             return
         give_up = self.config.restart.give_up
         worker.pause_s = pause.seconds if give_up == "never" else None
-        follows = f"tried again in {pause.seconds:.3g} s" if give_up == "never" else f"given up; `brainjar restart {worker.name}` tries again"
+        follows = (
+            f"tried again in {pause.seconds:.3g} s" if give_up == "never" else f"given up; `brainjar restart {worker.name}` tries again"
+        )
         worker.reason = f"{too_many}: {follows}"
         self.happen(worker, Event.TOO_MANY)
         if give_up == "jar":
-            self.escalate(f"{worker.name} has failed ({too_many}), and restart.give_up is \"jar\"")
+            self.escalate(f'{worker.name} has failed ({too_many}), and restart.give_up is "jar"')
 
     def _try_slowly(self, worker: Worker) -> None:
         if worker.pause_s is not None:
@@ -599,7 +704,7 @@ class Keeper:
             self.happen(worker, Event.STOP)
             return
         if cause != autopsy.RECYCLED and not restart.comes_back(when, cause):
-            worker.reason = f"it has died ({cause}), and persona.{worker.name}.when is \"{when}\""
+            worker.reason = f'it has died ({cause}), and persona.{worker.name}.when is "{when}"'
             self.happen(worker, Event.FOR_GOOD)
             return
         pause = restart.after_death(

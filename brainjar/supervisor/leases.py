@@ -21,11 +21,10 @@ class Leases:
         workers: Mapping[str, Worker],
         announce: Callable[[Worker], None],
         clock: Callable[[], float],
-        engine_threads: Mapping[str, int] | None = None,
     ) -> None:
-        """`announce`: say the state that a worker is in now. `engine_threads`: of those that an engine computes for, the threads that it
-        takes from those who compute for themselves (0: there are none)."""
-        self._engine_threads = engine_threads or {}
+        """`announce`: say the state that a worker is in now."""
+        self.engine_threads: Mapping[str, int] = {}
+        """Of those that an engine computes for, the threads that it takes from those who compute for themselves (0: there are none)."""
         self.gate = Gate(shares)
         self._workers = workers
         self._announce = announce
@@ -69,7 +68,7 @@ class Leases:
 
     def _claim(self, worker: Worker) -> Claim:
         persona = worker.persona
-        threads = self._engine_threads.get(worker.name)
+        threads = self.engine_threads.get(worker.name)
         if threads is None:
             return Claim(persona.threads, None if persona.floats else persona.cpus, persona.priority)
         # where engines compute for all they share out the CPUs among themselves, and a batch takes no more of them for one more persona

@@ -25,8 +25,10 @@ from brainjar.config import Config
 from brainjar.isolation import bonds, priority, rlimits
 from brainjar.ledger import Ledger
 from brainjar.messages import JAR, Ask, Kept, Ready, Snapshot, Thought, Token, Trouble, Waiting, Yield
+from brainjar.schema import MAX_PERSONAS
 from brainjar.supervisor import logs, reaper
 from brainjar.supervisor.bulletin import Bulletin
+from brainjar.supervisor.changes import Changes
 from brainjar.supervisor.control import Connection, Control, refusal
 from brainjar.supervisor.engines import Engine
 from brainjar.supervisor.housing import Housing
@@ -35,6 +37,7 @@ from brainjar.supervisor.lifecycle import Event, Phase
 from brainjar.supervisor.orders import Orders
 from brainjar.supervisor.poller import Poller
 from brainjar.supervisor.premises import Premises
+from brainjar.supervisor.reload import Reload
 from brainjar.supervisor.reports import Reports
 from brainjar.supervisor.senses import Senses
 from brainjar.supervisor.signals import Signals
@@ -67,11 +70,11 @@ class Supervisor:
         clock: Callable[[], float] = time.monotonic,
         *,
         dry_run: bool = False,
+        options: list[str] | None = None,
     ) -> None:
-        """`dry_run`: the watchdog says what it would do, and does nothing.
+        """`dry_run`: the watchdog says what it would do, and does nothing. `options`: with which the config is read again.
 
         Raise `UsageError` for what this host cannot give and the config insists on, `GgufError` for a model that is none."""
-        self.config = config
         self.premises = premises
         self.ledger = ledger
         self.terminal = terminal
@@ -82,7 +85,7 @@ class Supervisor:
         rlimits.raise_descriptors()
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
         # voice and feed of each life, of one that waits and of one that is not closed yet; libzmq's own bound is 1,023
-        self._context.set(zmq.MAX_SOCKETS, 64 + 6 * len(config.personas))
+        self._context.set(zmq.MAX_SOCKETS, 64 + 6 * MAX_PERSONAS)
         # before the socket that asks it; the view is the only process of the jar that is let in
         is_view = lambda pid: pid == terminal.pid and pid > 0  # noqa: E731
         self._doorkeeper = bus.Doorkeeper(self._context, lambda pid, uid: refusal(pid, uid, is_view) is None)
@@ -98,8 +101,9 @@ class Supervisor:
         self.keeper.danger = lambda: self.verdicts.danger
         self.keeper.escalate = self._escalate
         self.watch = Watch(self.keeper.workers, config.watchdog, self.senses, self._is_zygote, self.verdicts)
-        self._reports = Reports(config, self.keeper, self.verdicts, self.bulletin, ledger)
-        self.orders = Orders(self.keeper, self._reports.status, self.stop)
+        self._reports = Reports(self.keeper, self.verdicts, self.bulletin, ledger)
+        self._reload = Reload(self.keeper, self._poller, options or [], self._adopt, lambda words: self._announce_jar("PRESSURE", words))
+        self.orders = Orders(self.keeper, self._reports.status, self.stop, self._reload)
         self._control = Control(premises.runtime_dir, is_view)
         self._next_beat = clock()
         self._quiet_beats = 0
@@ -170,6 +174,20 @@ class Supervisor:
             self._announce_jar("PRESSURE", f"the jar ends: {why}")
             self.stop()
 
+    def _adopt(self, config: Config, changes: Changes) -> None:
+        """Have everybody act on a changed config. Raise what a start would raise, and then nothing is changed."""
+        before = self.keeper.config
+        headers = {model.path: gguf.read(model.path) for model in config.models}
+        self.premises.admit(config)
+        self.housing.adopt(config, self.premises.minds, headers)
+        if config.watchdog != before.watchdog:
+            self.senses.adopt(config.watchdog.sensors)
+            self.watch.adopt(config.watchdog)
+            self.verdicts.adopt(config.watchdog)
+            for process in self.keeper.processes():
+                process.watch_by(before.watchdog, config.watchdog)
+        self.keeper.adopt(config, changes)
+
     def _over(self) -> bool:
         """Whether all is ended. Past the last worker: say so, then end zygotes and view."""
         workers = self.keeper.workers.values()
@@ -178,17 +196,17 @@ class Supervisor:
         if not self._said_farewell:
             self._said_farewell = True
             deaths = sum(worker.deaths for worker in self.keeper.workers.values())
-            self.bulletin.announce("SHUTDOWN", JAR, f"jar {self.config.jar.name} is stopped after {deaths} deaths in all")
+            self.bulletin.announce("SHUTDOWN", JAR, f"jar {self.premises.jar} is stopped after {deaths} deaths in all")
             self.bulletin.flush()
-            for zygote in self.keeper.zygotes.values():
+            for zygote in self.keeper.all_zygotes():
                 zygote.kill()
             self.keeper.engines.dismiss()
         self.terminal.finish(self.clock())
-        ended = all(zygote.standing is Standing.ABSENT for zygote in self.keeper.zygotes.values())
+        ended = all(zygote.standing is Standing.ABSENT for zygote in self.keeper.all_zygotes())
         return self.terminal.pidfd < 0 and ended and self.keeper.engines.gone
 
     def _loaders(self) -> list[Zygote | Engine]:
-        return [*self.keeper.zygotes.values(), *self.keeper.engines]
+        return [*self.keeper.all_zygotes(), *self.keeper.engines]
 
     def _end(self) -> None:
         """Leave nothing behind, also after an exception: then the workers are killed."""
@@ -201,6 +219,7 @@ class Supervisor:
         for loader in self._loaders():
             loader.kill()
             loader.close()
+        self._reload.close()
         self.senses.close()
         reaper.end_strangers({self.terminal.pid})
         if self.terminal.pidfd >= 0:
@@ -224,7 +243,7 @@ class Supervisor:
         now = self.clock()
         for call in chain(self._poller.come() if self._poller.fileno() in ready else (), self._poller.due(now)):
             call()
-        for zygote in self.keeper.zygotes.values():
+        for zygote in self.keeper.all_zygotes():
             self._attend_zygote(zygote, ready)
         for engine in self.keeper.engines:
             workers = self.keeper.workers_of(engine.model)
@@ -239,6 +258,8 @@ class Supervisor:
         if now >= self._next_beat or (self._next_beat - now > HEARTBEAT_S and not self._quiet()):
             self._beat(now)
             self.verdicts.stalls(now)
+        self._reload.settle()
+        self.keeper.tend()
         self.bulletin.flush()
         self.orders.settle()
         if self._snapshots_wanted:
@@ -262,7 +283,7 @@ class Supervisor:
         for connection in self._control.connections.values():
             listen = 0 if connection.heard_all else read  # who has said all would be ready for ever
             poll.register(connection.fd, listen | (select.POLLOUT if connection.wants_write else 0))
-        for zygote in self.keeper.zygotes.values():
+        for zygote in self.keeper.all_zygotes():
             if zygote.sock is not None:
                 poll.register(zygote.pidfd, read)
                 if zygote.standing is Standing.LOADING:
@@ -318,6 +339,9 @@ class Supervisor:
                 again = self._ended(worker)
             case Source.FEED if process.channel.found or process.channel.listened_to():
                 process.unwatch(source)
+                for message in process.pending:
+                    worker.tell(message)
+                process.pending.clear()
                 if process.request and worker.phase is Phase.READY:
                     self.keeper.leases.ask(worker, process.request)
             case _:
@@ -361,7 +385,7 @@ class Supervisor:
             self._poller.at(self.clock(), self._open_door)
 
     def _is_zygote(self, pid: int) -> bool:
-        return pid > 0 and any(zygote.pid == pid for zygote in self.keeper.zygotes.values())
+        return pid > 0 and any(zygote.pid == pid for zygote in self.keeper.all_zygotes())
 
     def _end_strangers(self) -> None:
         """Kill what a dead worker has left outside its group; not while a newborn is on its way, which is unknown as well."""
@@ -373,7 +397,7 @@ class Supervisor:
     def _known(self) -> set[int]:
         known = {worker.process.pid for worker in self.keeper.workers.values() if worker.process is not None}
         known |= self.keeper.standbys.pids()
-        return known | {loader.pid for loader in self._loaders()} | {self.terminal.pid} | self.senses.pids
+        return known | {loader.pid for loader in self._loaders()} | {self.terminal.pid} | self.senses.pids | self._reload.pids
 
     def _hear(self, worker: Worker) -> float | None:
         """Take what the worker says, a bounded number of messages. Who speaks is known from the socket, never from the message.
@@ -442,10 +466,10 @@ class Supervisor:
             was_loaded = zygote.standing is Standing.LOADED
             if zygote.ended(self.keeper.new_oom_kills()) is None:
                 return
-            for worker in self.keeper.workers_of(zygote.model):
+            for worker in self.keeper.born_by(zygote):
                 if worker.process is None or worker.process.pidfd < 0:
                     self.keeper.happen(worker, Event.UNLOADED)
-            if was_loaded and not self._stopping:
+            if was_loaded and not self._stopping and zygote not in self.keeper.retired:
                 self._announce_jar("PRESSURE", f"the process that holds the model has ended ({zygote.why}); it is started again")
                 if self.verdicts.danger:
                     return  # the next birth starts it, when there is room for it
@@ -492,7 +516,7 @@ class Supervisor:
             if number in (signal.SIGINT, signal.SIGTERM) or (number == signal.SIGHUP and self._signals.has_terminal):
                 self.stop()
             elif number == signal.SIGHUP:
-                self._announce_jar("PRESSURE", "SIGHUP: this version cannot reload; restart the jar to apply a changed config")
+                self._reload.ask()
         if signal.SIGCHLD in numbers:
             reaper.reap_strangers(self._known())
             self._end_strangers()
@@ -505,7 +529,7 @@ class Supervisor:
 
     def _beat(self, now: float) -> None:
         self._quiet_beats = self._quiet_beats + 1 if self._quiet() else 0
-        interval = self.config.watchdog.interval
+        interval = self.keeper.config.watchdog.interval
         self._next_beat = now + (interval if self._quiet_beats >= QUIET_BEATS else min(HEARTBEAT_S, interval))
         self.senses.tend(now)
         self.watch.beat(now)

@@ -13,6 +13,7 @@ from brainjar.messages import Status, decode_envelope
 from brainjar.supervisor.control import Connection, Request
 from brainjar.supervisor.keeper import Keeper
 from brainjar.supervisor.lifecycle import SHOWN, Event, Phase
+from brainjar.supervisor.reload import Reload
 from brainjar.supervisor.worker import Worker
 
 if TYPE_CHECKING:
@@ -29,10 +30,11 @@ Answer = tuple[str, int]
 
 
 class Orders:
-    def __init__(self, keeper: Keeper, status: Callable[[], Status], stop_jar: Callable[[], None]) -> None:
+    def __init__(self, keeper: Keeper, status: Callable[[], Status], stop_jar: Callable[[], None], reload: Reload) -> None:
         self._keeper = keeper
         self._status = status
         self._stop_jar = stop_jar
+        self._reload = reload
         self._waiting: list[tuple[Connection, Callable[[], Answer | None]]] = []
         self._until_end: list[Connection] = []
 
@@ -57,8 +59,11 @@ class Orders:
             case "stop" if request.name is None:
                 self._until_end.append(connection)
                 self._stop_jar()
-            case "restart" if self._until_end or self._keeper.closing:
+            case "restart" | "reload" if self._until_end or self._keeper.closing:
                 connection.done("the jar is stopping; nothing is started any more", exit=1)
+            case "reload":
+                number = self._reload.ask()
+                self._waiting.append((connection, lambda: self._reload.answer(number)))
             case "kill" | "stop" | "restart" | "pause" | "resume":
                 worker = self._keeper.workers.get(request.name or "")
                 if worker is None:
@@ -66,7 +71,9 @@ class Orders:
                 else:
                     getattr(self, f"_{request.cmd}")(connection, worker)
             case _:
-                connection.done(f"unknown command {request.cmd!r}; known are status, events, kill, stop, restart, pause, resume", exit=2)
+                connection.done(
+                    f"unknown command {request.cmd!r}; known are status, events, kill, stop, restart, pause, resume, reload", exit=2
+                )
 
     def _nobody(self, name: str | None) -> str:
         names = list(self._keeper.workers)

@@ -41,10 +41,9 @@ class Premises:
         self._locks = [self._lock(self.state_dir), self._lock(self.runtime_dir)]
         for directory in (self.state_dir / LOGS, self.state_dir / MINDS):
             _private(directory, "directory", "--state-dir")
-        self.minds = {persona.name: self.state_dir / MINDS / persona.name for persona in config.personas}
+        self.minds: dict[str, Path] = {}
         """Where each persona's mind is; who owns it is `Housing`'s to decide."""
-        for mind in self.minds.values():
-            _private(mind, "directory", "--state-dir", of_a_persona=True)
+        self.admit(config)
         self._sweep()
         card = {
             "jar": self.jar,
@@ -55,6 +54,12 @@ class Premises:
         }
         for directory in (self.state_dir, self.runtime_dir):
             self._write(directory / CARD, json.dumps(card) + "\n")
+
+    def admit(self, config: Config) -> None:
+        """Make room for the minds of its personas. Raise `UsageError`."""
+        for persona in config.personas:
+            self.minds[persona.name] = self.state_dir / MINDS / persona.name
+            _private(self.minds[persona.name], "directory", "--state-dir", of_a_persona=True)
 
     def _lock(self, directory: Path) -> int:
         try:

@@ -9,7 +9,6 @@ from typing import Any
 import msgspec
 
 from brainjar import __version__
-from brainjar.config import Config
 from brainjar.ledger import Ledger
 from brainjar.messages import JAR, PersonaStatus, SnapshotsStatus, Status, SupervisorStatus
 from brainjar.supervisor.bulletin import Bulletin
@@ -20,9 +19,7 @@ from brainjar.vitals import Vitals
 
 
 class Reports:
-    def __init__(self, config: Config, keeper: Keeper, verdicts: Verdicts, bulletin: Bulletin, ledger: Ledger) -> None:
-        self._jar = config.jar.name
-        self._snapshots = config.snapshots
+    def __init__(self, keeper: Keeper, verdicts: Verdicts, bulletin: Bulletin, ledger: Ledger) -> None:
         self._keeper = keeper
         self._verdicts = verdicts
         self._bulletin = bulletin
@@ -33,7 +30,7 @@ class Reports:
         now = self._keeper.clock()
         personas = tuple(self._persona(worker, now) for worker in self._keeper.workers.values())
         return Status(
-            jar=self._jar,
+            jar=self._keeper.config.jar.name,
             supervisor=SupervisorStatus(
                 pid=os.getpid(),
                 uptime_s=round(now - self._started, 3),
@@ -47,11 +44,11 @@ class Reports:
             lease_limit=self._keeper.leases.gate.limit,
             watchdog=self._verdicts.status(),
             snapshots=SnapshotsStatus(
-                disk=self._snapshots.disk,
-                write_budget_bytes_day=self._snapshots.write_budget,
+                disk=self._keeper.config.snapshots.disk,
+                write_budget_bytes_day=self._keeper.config.snapshots.write_budget,
                 disk_written_bytes_day=sum(p.snapshot.disk_written_bytes_day for p in personas if p.snapshot is not None),
             ),
-            engines=tuple(engine.status() for engine in self._keeper.engines),
+            engines=tuple(engine.status() for engine in self._keeper.engines.all),
         )
 
     def _persona(self, worker: Worker, now: float) -> PersonaStatus:

@@ -37,9 +37,7 @@ class Senses:
 
     def __init__(self, state_dir: Path, sensors: Sequence[str], group: Path | None = None) -> None:
         """`group`: the jar's own cgroup of version 2."""
-        self._task = msgspec.json.encode(
-            Task(state_dir=str(state_dir), sensors=tuple(sensors), group=None if group is None else str(group))
-        ).decode()
+        self._task = Task(state_dir=str(state_dir), sensors=tuple(sensors), group=None if group is None else str(group))
         self.pid = 0
         self.pidfd = -1
         self.sock: socket.socket | None = None
@@ -70,7 +68,7 @@ class Senses:
         except OSError as error:
             self.why = f"no socket for its process: {error.strerror}"
             return
-        argv = [sys.executable, "-m", "brainjar.watchdog.senses", "3", str(os.getpid()), self._task]
+        argv = [sys.executable, "-m", "brainjar.watchdog.senses", "3", str(os.getpid()), msgspec.json.encode(self._task).decode()]
         env = {key: os.environ[key] for key in ("PATH", "LD_LIBRARY_PATH") if key in os.environ} | paths.import_environment()
         try:
             with open(os.devnull, "r+b", buffering=0) as null:
@@ -85,6 +83,13 @@ class Senses:
         ours.setblocking(False)
         self.sock, self.why, self.unseen, self._killed_at, self._answered = ours, "", "", None, False
         self._asked.clear()
+
+    def adopt(self, sensors: Sequence[str]) -> None:
+        """Read other sensors from now on, by another process."""
+        if tuple(sensors) != self._task.sensors:
+            self._task = msgspec.structs.replace(self._task, sensors=tuple(sensors))
+            self._retry_at = 0.0
+            self.kill()
 
     def free(self, group: Group) -> bool:
         """Whether it can be asked now."""

@@ -8,7 +8,7 @@ else; nothing here waits.
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Final
 
 import msgspec
@@ -27,18 +27,26 @@ VOICES_PER_LAP: Final = 8
 class Standbys:
     def __init__(
         self,
-        workers: Iterable[Worker],
         fork: Callable[[Worker], Process | None],
         equip: Callable[[Worker, Process], None],
         start_s: float,
     ) -> None:
-        """`workers`: whose next lives are. `fork` asks for a process, None where none can be had; `equip` tells the newborn
+        """`fork` asks for a process, None where none can be had; `equip` tells the newborn
         who it may come to be. `start_s`: how long it may take to be ready to wait.
         """
-        self._workers = tuple(workers)
+        self._workers: dict[Worker, None] = {}
+        """Whose next lives are forked in advance."""
         self._fork = fork
         self._equip = equip
         self._start_s = start_s
+
+    def keep(self, worker: Worker, *, keeps: bool) -> None:
+        """Have the next lives of `worker` be forked in advance from now on, or no more."""
+        if keeps:
+            self._workers[worker] = None
+        elif worker in self._workers:
+            del self._workers[worker]
+            self.end(worker)
 
     def keeps(self, worker: Worker) -> bool:
         """Whether the next lives of `worker` are forked in advance."""

@@ -62,6 +62,19 @@ class Verdicts:
         self.next_at = 0.0
         """When the next question is due; monotonic."""
 
+    def adopt(self, config: Watchdog) -> None:
+        """Judge by other marks from now on. Whoever is paused by an old one is let go, and paused again if it passes a new one."""
+        self._config, self.policy, self._marks = config, Policy(config), marks(config)
+        for worker in self._keeper.workers.values():
+            self._let_go(worker)
+        now = self._keeper.clock()
+        self._due = dict.fromkeys(GROUPS, now)
+        self._plan()
+
+    def _let_go(self, worker: Worker) -> None:
+        for why in [why for why in worker.paused if why not in (BY_HAND, PAUSED)]:
+            self._keeper.leases.resume(worker, why)
+
     # ── sensing ──
 
     @property
@@ -158,8 +171,7 @@ class Verdicts:
             case "pause":
                 self._keeper.leases.pause(worker, verdict.sense)
             case "resume":
-                for why in [why for why in worker.paused if why not in (BY_HAND, PAUSED)]:
-                    self._keeper.leases.resume(worker, why)
+                self._let_go(worker)
             case "term" | "kill":
                 self._keeper.end(worker, _SIGNALS[verdict.step], WATCH_INTENT + verdict.sense, verdict.text)
             case "spare" if worker.process is not None and not worker.stop_when_buried:

@@ -39,6 +39,10 @@ class Watch:
         self._is_zygote = is_zygote
         self._acts = acts
 
+    def adopt(self, config: Watchdog) -> None:
+        """Judge by another config from now on."""
+        self._config = config
+
     def _living(self) -> Iterator[tuple[Worker, Process]]:
         for worker in self._workers.values():
             process = worker.process

@@ -53,6 +53,9 @@ VOICE_BYTES_PER_S: Final = 128 * 1024
 VOICE_BURST: Final = 512 * 1024
 
 
+_PAGE: Final = os.sysconf("SC_PAGESIZE")
+
+
 class Source(enum.Enum):
     """Of what comes from a process."""
 
@@ -97,6 +100,8 @@ class Process:
         self.nearness = Nearness()
         self.growth = Growth(watchdog.leak_window)
         self.stall = Stall(watchdog.stall)
+        self.pending: list[Feed] = []
+        """What it is told as soon as it listens."""
         self.recycle: Literal["no", "after its thought", "when it asks"] = "no"
         """Whether it is to end, its context left to its next life."""
         self.ends_by: float | None = None
@@ -135,6 +140,13 @@ class Process:
         self._poller: Poller | None = None
         self._call: Callable[[Source], None] = lambda source: None
         self._watched: dict[Source, int] = {}
+
+    def watch_by(self, before: Watchdog, now: Watchdog) -> None:
+        """Be judged by another config; what it was seen to do under the old one counts no more where that differs."""
+        if before.stall != now.stall:
+            self.stall = Stall(now.stall)
+        if before.leak_window != now.leak_window:
+            self.growth = Growth(now.leak_window)
 
     def attach(self, poller: Poller, call: Callable[[Source], None]) -> None:
         """Until it is closed, `call` is told by `poller` what has come of it."""
@@ -247,6 +259,31 @@ def _room(name: str, size: int) -> int:
     return fd
 
 
+def _move(old: int, new: int) -> None:
+    """Copy what is written in one such file into another, its beginning last: that says that the rest is whole. The old one is closed."""
+    size = os.fstat(new).st_size
+    try:
+        for start, end in ((_PAGE, size), (0, min(_PAGE, size))):
+            _copy(old, new, start, end)
+    except OSError:
+        pass  # no memory for it: without its beginning it is nothing
+    finally:
+        os.close(old)
+
+
+def _copy(old: int, new: int, at: int, end: int) -> None:
+    """From `at` to `end`, holes left out. Raise OSError."""
+    while at < end:
+        try:
+            at = os.lseek(old, at, os.SEEK_DATA)
+        except OSError:
+            return  # ENXIO: only a hole is left
+        upto = min(os.lseek(old, at, os.SEEK_HOLE), end)
+        os.lseek(new, at, os.SEEK_SET)
+        while at < upto:
+            at += os.sendfile(new, old, at, upto - at)
+
+
 def age(then_ns: int) -> float | None:
     """Seconds since a moment that a worker has written; None where it has written none, or one that cannot be."""
     since = (time.monotonic_ns() - then_ns) / 1e9
@@ -275,6 +312,10 @@ class Worker:
         self.own_cap = persona.memory if quota is None else quota.worker_bytes
         """Of its cap, what its process may own: all, but for the cells that it may fill in an engine."""
         self.name = persona.name
+        self.becomes: tuple[Persona, int, Quota | None] | None = None
+        """Persona, room and quota of its next birth, where a changed config has others."""
+        self.leaves = False
+        """It is to be gone from the jar when it has stopped."""
         self.phase = Phase.STOPPED
         self.since = wall
         self.deadline: float | None = None
@@ -308,11 +349,25 @@ class Worker:
         """Monotonic; when the next one may be forked."""
         self.standby_losses = 0
         """Those in a row that ended before they were ready to wait."""
-        self.snapshots = (_room(f"brainjar-a-{self.name}", snapshot_room), _room(f"brainjar-b-{self.name}", snapshot_room))
+        self.snapshots = self._rooms(snapshot_room)
         self.snapshot: SnapshotStatus | None = None
         """Where the context stands that it leaves, as its newest life told; it lasts over deaths, as the snapshots do."""
         self.rate = 0.0
         self._rate_from = (0, 0)
+
+    def _rooms(self, size: int) -> tuple[int, int]:
+        return _room(f"brainjar-a-{self.name}", size), _room(f"brainjar-b-{self.name}", size)
+
+    def become(self) -> None:
+        """What a changed config wants it to be; nobody lives. What its last life left is kept where there is room for it."""
+        if self.becomes is None:
+            return
+        (self.persona, room, self.quota), self.becomes = self.becomes, None
+        self.own_cap = self.persona.memory if self.quota is None else self.quota.worker_bytes
+        if room != os.fstat(self.snapshots[0]).st_size:
+            old, self.snapshots = self.snapshots, self._rooms(room)
+            for before, now in zip(old, self.snapshots, strict=True):
+                _move(before, now)
 
     @property
     def cpus(self) -> tuple[int, ...]:
@@ -335,6 +390,12 @@ class Worker:
         """Over its feed, if it has one; what that does not take is lost."""
         if self.process is not None:
             self.process.channel.tell(encode(message))
+
+    def tell_when_it_listens(self, message: Feed) -> None:
+        if self.process is not None and self.process.channel.found:
+            self.tell(message)
+        elif self.process is not None:
+            self.process.pending.append(message)
 
     def vitals(self) -> vital.Vitals:
         return vital.read(self.process.vitals) if self.process else vital.Vitals()
@@ -448,6 +509,11 @@ class Worker:
             standby_pid=self.standby.pid if self.standby is not None and self.standby.waits else None,
             snapshot=self.snapshot,
         )
+
+    def remember_deaths(self, many: int) -> None:
+        """So many of the newest at most."""
+        if self.recent.maxlen != many:
+            self.recent = deque(self.recent, maxlen=many)
 
     def remember(self, last: LastDeath, *, planned: bool, reset_s: float) -> None:
         """`planned`: no reason to wait longer before the next life. A life that was READY for `reset_s` ends whatever backoff there was."""

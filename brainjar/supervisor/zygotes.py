@@ -39,7 +39,7 @@ class Zygote:
     def __init__(self, model: Model, log: Path, words: Sequence[str] = ()) -> None:
         """`words`: what else its command line says (`brainjar.zygote`)."""
         self.model = model
-        self._words = tuple(words)
+        self.words = tuple(words)
         self._log = log
         self.standing = Standing.ABSENT
         self.loaded: Loaded | None = None
@@ -55,7 +55,7 @@ class Zygote:
         log = logs.append(self._log)
         null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         argv = [sys.executable, "-m", PROGRAM, "3", str(os.getpid()), str(self.model.path), str(self.model.context)]
-        argv += self._words
+        argv += self.words
         try:
             self.pid, self.pidfd = reaper.spawn(argv, environment(), {0: null, 1: log, 2: log, 3: theirs.fileno()}, own_session=True)
         except OSError:

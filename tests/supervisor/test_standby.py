@@ -96,7 +96,9 @@ class House:
         self.equipped: list[Process] = []
         self.refuses = False
         made: Any = [worker]
-        self.standbys = Standbys(made, self._fork, lambda _, process: self.equipped.append(process), START_S)  # type: ignore[arg-type]
+        self.standbys = Standbys(self._fork, lambda _, process: self.equipped.append(process), START_S)  # type: ignore[arg-type]
+        for one in made:
+            self.standbys.keep(one, keeps=True)  # type: ignore[arg-type]
 
     def _fork(self, worker: Any) -> Any:
         if self.refuses:

@@ -121,7 +121,11 @@ def test_starts_are_in_order_by_readiness_and_stops_in_reverse(light: Any) -> No
     jar.until_ready()
     events = [e for e in jar.ask("events", epoch=1, since=0)[1] if e["type"] in ("READY", "STATE")]
     at = {e["sender_id"]: n for n, e in enumerate(events) if e["type"] == "READY"}
-    began = {e["sender_id"]: n for n, e in enumerate(events) if e["metadata"].get("reason", "") == "" and e["metadata"].get("state") == "starting"}
+    began = {
+        e["sender_id"]: n
+        for n, e in enumerate(events)
+        if e["metadata"].get("reason", "") == "" and e["metadata"].get("state") == "starting"
+    }
     assert at["subject"] < began["observer"] < at["observer"] < began["god"]
     assert any("waits for subject" in e["content"] for e in events if e["sender_id"] == "observer")
     assert jar.stop() == 0
