@@ -349,9 +349,7 @@ class _Resolver:
         try:
             order.starts(after)
         except order.Circle as circle:
-            raise UsageError(
-                f"{self.source.at('persona.after')}: {circle}: none of them could ever start; take one of these away"
-            ) from None
+            raise UsageError(f"{self.source.at('persona.after')}: {circle}: none could ever start; take one away") from None
         self.models = {one.name: self.model(one, f"persona.{one.name}") for one in raw.persona}
         engines_only = all(model.mode == "engine" for model in self.models.values())
         concurrent = self.concurrent(len(names), engines_only=engines_only)

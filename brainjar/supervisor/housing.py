@@ -15,7 +15,7 @@ from brainjar.config import Config, Persona
 from brainjar.errors import UsageError
 from brainjar.gguf import Gguf
 from brainjar.isolation import cgroups, namespaces, users
-from brainjar.isolation.cgroups import Groups, Limits
+from brainjar.isolation.cgroups import Group, Groups, Limits
 from brainjar.messages import Layer, OomCounts, Walls
 from brainjar.quota import Quota, quota
 

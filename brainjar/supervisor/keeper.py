@@ -551,9 +551,8 @@ class Keeper:
             return
         give_up = self.config.restart.give_up
         worker.pause_s = pause.seconds if give_up == "never" else None
-        follows = (
-            f"tried again in {pause.seconds:.3g} s" if give_up == "never" else f"given up; `brainjar restart {worker.name}` tries again"
-        )
+        tried = f"tried again in {pause.seconds:.3g} s"
+        follows = tried if give_up == "never" else f"given up; `brainjar restart {worker.name}` tries again"
         worker.reason = f"{too_many}: {follows}"
         self.happen(worker, Event.TOO_MANY)
         if give_up == "jar":

@@ -71,9 +71,8 @@ class Orders:
                 else:
                     getattr(self, f"_{request.cmd}")(connection, worker)
             case _:
-                connection.done(
-                    f"unknown command {request.cmd!r}; known are status, events, kill, stop, restart, pause, resume, reload", exit=2
-                )
+                known = "status, events, kill, stop, restart, pause, resume, reload"
+                connection.done(f"unknown command {request.cmd!r}; known are {known}", exit=2)
 
     def _nobody(self, name: str | None) -> str:
         names = list(self._keeper.workers)

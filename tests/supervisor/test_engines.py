@@ -73,7 +73,8 @@ def made(config: Config, world: World, tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(reaper, "send", lambda *_: None)
     quotas = {name: Quota(cells=512, window=512, cell_bytes=1, worker_bytes=1 << 20) for name in NAMES}
     stand_in: Any = world
-    made = Engines(config, quotas, dict.fromkeys(NAMES, 1 << 20), tmp_path, tmp_path / "log", stand_in, world.clock)
+    made = Engines(tmp_path, tmp_path / "log", stand_in, world.clock)
+    made.adopt(config, quotas, dict.fromkeys(NAMES, 1 << 20))
     yield made
     for engine in made:
         if engine.vitals >= 0:
@@ -203,9 +204,9 @@ def asked(threads: dict[str, int], concurrent: int, config: Config) -> tuple[str
             def listened_to() -> bool:
                 return True
 
-    leases = Leases(
-        config.inference.shares[:1] * concurrent if not threads else config.inference.shares, {}, lambda _: None, lambda: 0.0, threads
-    )
+    shares = config.inference.shares[:1] * concurrent if not threads else config.inference.shares
+    leases = Leases(shares, {}, lambda _: None, lambda: 0.0)
+    leases.engine_threads = threads
     workers: dict[str, Any] = {}
     for persona in config.personas:
         worker: Any = Worker(persona.name)

@@ -98,7 +98,7 @@ class House:
         made: Any = [worker]
         self.standbys = Standbys(self._fork, lambda _, process: self.equipped.append(process), START_S)  # type: ignore[arg-type]
         for one in made:
-            self.standbys.keep(one, keeps=True)  # type: ignore[arg-type]
+            self.standbys.keep(one, keeps=True)
 
     def _fork(self, worker: Any) -> Any:
         if self.refuses:

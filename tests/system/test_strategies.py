@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import sqlite3
 import sys
+import threading
+import time
 from typing import Any
 
 import pytest
@@ -24,8 +28,6 @@ pause = "50ms"
 intensity = {intensity}
 {restart}
 """
-BROKEN = 'cpus = [0]\nthreads = 1\nmemory = "1B"\n'
-"""Cannot be born."""
 
 
 def config(personas: dict[str, str], *, intensity: int = 1000, restart: str = "") -> str:
@@ -76,7 +78,7 @@ def test_who_ends_with_the_dead_begins_with_it_and_has_not_died(light: Any, stra
     with jar.listening() as listener:
         kill(jar, victim)
         back = {victim}
-        order = []
+        order: list[str] = []
         while back - set(order):
             event, passed = listener.until("READY")
             order.append(event.sender_id)
@@ -109,7 +111,7 @@ def test_one_that_is_slow_to_stop_is_waited_for_before_they_begin_together(light
     with jar.listening() as listener:
         os.kill(slow, signal.SIGSTOP)
         kill(jar, "a")
-        event, passed = listener.until("STATE", "a", lambda e: "b ended with it" in e.content)
+        event, _ = listener.until("STATE", "a", lambda e: "b ended with it" in e.content)
         assert event.metadata["state"] == "dead"
         os.kill(slow, signal.SIGCONT)
         listener.until("READY", "a")
@@ -122,9 +124,7 @@ def test_starts_are_in_order_by_readiness_and_stops_in_reverse(light: Any) -> No
     events = [e for e in jar.ask("events", epoch=1, since=0)[1] if e["type"] in ("READY", "STATE")]
     at = {e["sender_id"]: n for n, e in enumerate(events) if e["type"] == "READY"}
     began = {
-        e["sender_id"]: n
-        for n, e in enumerate(events)
-        if e["metadata"].get("reason", "") == "" and e["metadata"].get("state") == "starting"
+        e["sender_id"]: n for n, e in enumerate(events) if e["metadata"].get("state") == "starting" and not e["metadata"].get("reason")
     }
     assert at["subject"] < began["observer"] < at["observer"] < began["god"]
     assert any("waits for subject" in e["content"] for e in events if e["sender_id"] == "observer")
@@ -134,9 +134,6 @@ def test_starts_are_in_order_by_readiness_and_stops_in_reverse(light: Any) -> No
 
 
 def journal(jar: Jar) -> list[dict[str, Any]]:
-    import json
-    import sqlite3
-
     db = sqlite3.connect(jar.state_dir / "ledger.db")
     try:
         return [json.loads(body) for (body,) in db.execute("SELECT body FROM journal ORDER BY epoch, seq")]
@@ -160,9 +157,6 @@ def test_one_that_cannot_stop_holds_up_nobody(light: Any) -> None:
     stuck = jar.persona("a")["pid"]
     os.kill(stuck, signal.SIGSTOP)
     with jar.listening() as listener:
-        jar.process and until(lambda: True)
-        import threading
-
         said: list[Any] = []
         caller = threading.Thread(target=lambda: said.append(jar.ask("stop", name="a")[0]))
         caller.start()
@@ -219,15 +213,13 @@ def test_a_life_that_lasted_resets_the_backoff(light: Any) -> None:
         for _ in range(4):
             jar.until_ready()
             pid = jar.persona("a")["pid"]
-            until(lambda: jar.persona("a")["pid"] == pid and _age(jar) > 0.4)
+            until(lambda: _age(jar) > 0.4)
             os.kill(pid, signal.SIGKILL)
             _, passed = listener.until("READY", "a")
             assert not any(e.type == "STATE" and e.metadata["state"] == "failed" for e in passed)
 
 
 def _age(jar: Jar) -> float:
-    import time
-
     return time.time() - float(jar.persona("a")["ready_at"])
 
 
