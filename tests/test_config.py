@@ -304,8 +304,7 @@ def test_backoff_never_ends_below_the_pause(tmp_path: Path) -> None:
     [
         ("told = true", True),
         ("told = false", False),
-        ('after = ["subject"]', True),
-        ('when = "never"', True),
+        ('when = "never"', False),
         ("expendable = 10", False),
         ("[persona.sandbox]\nnetwork = true", False),
         ('[persona.mortality]\ngrowth = "context"', False),
@@ -486,7 +485,15 @@ def test_a_wrong_model_option_is_named_as_one(tmp_path: Path) -> None:
         ("[inference]\nthreads = 0\n", ["inference.threads", "found 0"]),
         ("[inference]\nthreads = 5\n" + THREE, ["inference.threads", "found 5", "1 to 4", "subject"]),
         # restart, watchdog
-        ("[restart]\nstrategy = 'one_for_all'\n", ["restart.strategy", '"one_for_all"', "one_for_one", "this version"]),
+        ("[restart]\nstrategy = 'one_for_any'\n", ["restart.strategy", '"one_for_any"', '"one_for_one", "one_for_all"']),
+        ("[restart]\ngive_up = true\n", ["restart.give_up", "true", '"never", "persona" or "jar"']),
+        ("[restart]\nreset = 3\n", ["restart.reset", "found 3", "a duration"]),
+        (MINIMAL + 'after = ["subject"]\n', ["persona.subject.after", '"subject"', "nobody starts after itself"]),
+        (MINIMAL + 'after = ["god"]\n', ["persona.subject.after", '"god"', "no persona is named"]),
+        (
+            THREE.replace('"subject"\n', '"subject"\nafter = ["god"]\n') + 'after = ["subject"]\n',
+            ["persona.after", "subject after god after subject", "none could ever start"],
+        ),
         ("[restart]\npause = 3\n", ["restart.pause", "found 3", "a duration", '"3s"']),
         ("[restart]\npause = '3'\n", ["restart.pause", '"3"']),
         ("[restart]\npause = '3MiB'\n", ["restart.pause", '"3MiB"', "a duration"]),

@@ -154,6 +154,7 @@ def _any(kind: type, data: st.DataObject) -> Any:
         tuple[messages.Guard, ...]: st.lists(
             st.builds(messages.Guard, name=st.sampled_from(["user", "files"]), effective=st.booleans(), how=TEXT), max_size=3
         ).map(tuple),
+        messages.Sampling: st.builds(messages.Sampling, temperature=st.floats(0, 10), seed=st.none() | COUNT),
         messages.SnapshotStatus: st.builds(
             messages.SnapshotStatus,
             **dict.fromkeys(("bytes", "tokens", "disk_bytes", "disk_tokens", "disk_written_bytes_day"), COUNT),

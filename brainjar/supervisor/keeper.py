@@ -140,8 +140,9 @@ class Keeper:
                     worker.start_after_stop, worker.follows = True, ""
                     self.happen(worker, Event.STOP)
         self.leases.grant()
-        for name in changes.added:
-            self.happen(self.workers[name], Event.WAIT)
+        for name in self._starts:
+            if name in changes.added:
+                self._start_in_turn(self.workers[name])
 
     def _add(self, persona: Persona) -> None:
         name, housing, ledger = persona.name, self.housing, self.ledger
@@ -291,20 +292,17 @@ class Keeper:
     def begin(self) -> None:
         """Start everybody, each when those before it are READY."""
         for name in self._starts:
-            worker = self.workers[name]
-            self.happen(worker, Event.WAIT if self._missing(worker) else Event.START)
-            if worker.phase is Phase.WAITING:
-                self._say_missing(worker)
+            self._start_in_turn(self.workers[name])
 
-    def _missing(self, worker: Worker) -> list[str]:
-        return [name for name in worker.persona.after if self.workers[name].phase is not Phase.READY]
+    def _start_in_turn(self, worker: Worker) -> None:
+        worker.reason = self._waits_for(worker)
+        self.happen(worker, Event.WAIT if worker.reason else Event.START)
 
-    def _say_missing(self, worker: Worker) -> None:
-        missing = [f"{name} ({self.workers[name].shown(self.leases.gate)})" for name in self._missing(worker)]
-        reason = f"waits for {', '.join(missing)} to be ready" if missing else worker.reason
-        if reason != worker.reason:
-            worker.reason = reason
-            self._announce_state(worker)
+    def _waits_for(self, worker: Worker) -> str:
+        """Whom it is to start after and who is not READY, in words; "" where it need not wait."""
+        others = [self.workers[name] for name in worker.persona.after]
+        missing = [f"{one.name} ({one.shown(self.leases.gate)})" for one in others if one.phase is not Phase.READY]
+        return f"waits for {', '.join(missing)} to be ready" if missing else ""
 
     def let_begin(self) -> None:
         """Start those whose turn has come."""
@@ -315,11 +313,10 @@ class Keeper:
             leader = self.workers.get(worker.follows)
             if leader is not None and leader.phase in (Phase.DYING, Phase.DEAD, Phase.BACKOFF, Phase.FAILED):
                 continue
-            worker.follows = ""
-            if self._missing(worker):
-                self._say_missing(worker)
-            else:
-                worker.reason = ""
+            worker.follows, before, worker.reason = "", worker.reason, self._waits_for(worker)
+            if worker.reason != before:
+                self._announce_state(worker)
+            if not worker.reason:
                 self.happen(worker, Event.START)
 
     def stop_all(self) -> None:

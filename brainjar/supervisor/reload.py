@@ -151,10 +151,11 @@ class Reload:
         failed, held = [], []
         for name in started:
             worker = workers.get(name)
-            if worker is None or worker.phase in (Phase.STOPPED, Phase.WAITING):
-                if worker is not None and (worker.start_after_stop or (worker.phase is Phase.WAITING and not worker.reason)):
-                    return None
-                continue  # stopped meanwhile, or waits for another one, which may take for ever
+            if worker is None or worker.phase is Phase.STOPPED:
+                continue  # stopped meanwhile
+            if worker.phase is Phase.WAITING:
+                held.append(f"{name} {worker.reason}")
+                continue
             if worker.phase is Phase.READY and worker.births > births.get(name, 0):
                 continue
             if worker.phase in (Phase.BACKOFF, Phase.FAILED):
