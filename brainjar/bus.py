@@ -31,6 +31,8 @@ VOICE_QUEUE: Final = 256
 FEED_QUEUE: Final = 256
 EVENTS_QUEUE: Final = 4096
 LISTEN_AT_ONCE: Final = 16
+LEAVE_MS: Final = 200
+"""Who does not take by then what was said to it has lost it."""
 TOPIC_BYTES: Final = 96
 """Of a subscription to the events; the longest that makes sense is a SNAP's."""
 EVENTS: Final = "events"
@@ -155,10 +157,17 @@ class Events:
 class Channel:
     """The supervisor's end of one life's voice and feed."""
 
-    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], runtime_dir: Path, owner: tuple[int, int] | None = None) -> None:
-        """`owner`: uid and gid of the worker, where they are not this process's."""
-        self.home = runtime_dir / f"{HOMES}{os.urandom(_NAME_BYTES).hex()}"
-        self.home.mkdir(mode=0o700)
+    def __init__(
+        self,
+        context: zmq.Context[zmq.Socket[bytes]],
+        runtime_dir: Path,
+        owner: tuple[int, int] | None = None,
+        home: Path | None = None,
+    ) -> None:
+        """`owner`: uid and gid of the worker, where they are not this process's. `home`: of a life that knows it already."""
+        self.home = home or runtime_dir / f"{HOMES}{os.urandom(_NAME_BYTES).hex()}"
+        if home is None:
+            self.home.mkdir(mode=0o700)
         self.voice_path, self.feed_path = self.home / "v", self.home / "f"
         self.voice = context.socket(zmq.PULL)
         self.voice.setsockopt(zmq.RCVHWM, VOICE_QUEUE)
@@ -207,6 +216,12 @@ class Channel:
             self.feed.send(body, zmq.NOBLOCK)
         except zmq.Again:
             pass
+
+    def leave(self) -> None:
+        """Close the sockets and nothing else: another program will bind there. What was said is on its way."""
+        self.feed.setsockopt(zmq.LINGER, LEAVE_MS)
+        self.feed.close()
+        self.voice.close()
 
     def close(self) -> None:
         # libzmq unlinks an ipc path only on an orderly unbind, which close() leaves to its I/O thread: unlink here, at once.

@@ -45,10 +45,11 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Ledger:
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, epoch: int | None = None) -> None:
         """Open it or make it. A file that is damaged is set aside under a new name; `set_aside` says where.
 
-        Raise `sqlite3.OperationalError` when it cannot be written for a reason outside the file.
+        `epoch`: that goes on, because the supervisor does; else another one begins. Raise `sqlite3.OperationalError` when it cannot
+        be written for a reason outside the file.
         """
         self.path = path
         self.journal_file = Journal(path)
@@ -64,7 +65,7 @@ class Ledger:
         self._lasting = False
         """Something in the queue must survive a power cut, not only the end of this process."""
         self.error: str | None = None
-        self.epoch = self._last_epoch(self._db) + 1
+        self.epoch = epoch or self._last_epoch(self._db) + 1
         self._db.execute("INSERT OR REPLACE INTO meta VALUES ('epoch', ?)", (self.epoch,))
 
     @staticmethod
@@ -177,6 +178,15 @@ class Ledger:
     def published(self, envelope: Envelope) -> None:
         """It went out. Committed with whatever comes next: being lost in between makes a replay, never a loss."""
         self._queue.append(("UPDATE journal SET published = 1 WHERE epoch = ? AND seq = ?", (envelope.epoch, envelope.seq)))
+
+    def left(self) -> tuple[list[tuple[str, list[Any]]], bool]:
+        """What could not be committed yet, for another program of this supervisor, and whether it must last."""
+        return [(sql, list(values)) for sql, values in self._queue], self._lasting
+
+    def take(self, queue: Iterable[tuple[str, Iterable[Any]]], *, lasting: bool) -> None:
+        """What `left` said."""
+        self._queue = [(sql, tuple(values)) for sql, values in queue]
+        self._lasting = lasting
 
     def pending(self) -> int:
         return len(self._queue)

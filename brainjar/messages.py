@@ -366,6 +366,8 @@ class Ready(msgspec.Struct, frozen=True, kw_only=True, tag="ready"):
     """CLOCK_MONOTONIC of its first instruction after the fork; of one that waited, after its release."""
     walled_ns: Count = 0
     """CLOCK_MONOTONIC when its limits and all its walls stood; of one that waited, the same as `born_ns`."""
+    no: Count = 0
+    """Numbers, from 1 in each life, what must not be lost: it is acknowledged (`Lease.acked`), or said again (`Resume`)."""
 
 
 class Waiting(msgspec.Struct, frozen=True, kw_only=True, tag="waiting"):
@@ -405,12 +407,16 @@ class Thought(msgspec.Struct, frozen=True, kw_only=True, tag="thought"):
     tokens: Count
     seconds: Seconds
     text: str
+    no: Count = 0
+    """As of `Ready`."""
 
 
 class Trouble(msgspec.Struct, frozen=True, kw_only=True, tag="trouble"):
     """Something that the worker survives but people should know: `what` is one line."""
 
     what: str
+    no: Count = 0
+    """As of `Ready`."""
 
 
 class Kept(msgspec.Struct, frozen=True, kw_only=True, tag="kept"):
@@ -419,7 +425,14 @@ class Kept(msgspec.Struct, frozen=True, kw_only=True, tag="kept"):
     snapshot: SnapshotStatus
 
 
-Voice = Ready | Waiting | Ask | Yield | Token | Thought | Trouble | Kept
+class Resumed(msgspec.Struct, frozen=True, kw_only=True, tag="resumed"):
+    """The answer to `Resume`: what was not acknowledged has been said again."""
+
+    sent: Count
+    """Messages handed to this voice, this one included."""
+
+
+Voice = Ready | Waiting | Ask | Yield | Token | Thought | Trouble | Kept | Resumed
 
 
 # ── what a worker thinks with ──
@@ -444,6 +457,14 @@ class Lease(msgspec.Struct, frozen=True, kw_only=True, tag="lease"):
     request: int
     cpus: tuple[int, ...] = ()
     """The CPUs to think on this time; (): those that it is on."""
+    acked: int = 0
+    """All that was numbered up to this has been heard."""
+
+
+class Resume(msgspec.Struct, frozen=True, kw_only=True, tag="resume"):
+    """Another program listens from here on, in the place of the one before: say again what it did not hear."""
+
+    acked: int
 
 
 class Revoke(msgspec.Struct, frozen=True, kw_only=True, tag="revoke"):
@@ -490,7 +511,7 @@ class News(msgspec.Struct, frozen=True, kw_only=True, tag="news"):
     cause: str = ""
 
 
-Feed = Lease | Revoke | Near | Changed | Stop | Heard | News
+Feed = Lease | Resume | Revoke | Near | Changed | Stop | Heard | News
 
 
 # ── birth: supervisor -> newborn, over its gate ───────────────────────────────────────────────────────────────────────

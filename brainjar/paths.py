@@ -9,15 +9,22 @@ import os
 from pathlib import Path
 from typing import Final
 
-_PACKAGE: Final = Path(__file__).resolve().parent
-_SHIPPED: Final = _PACKAGE / "_shipped"
+PACKAGE: Final = Path(__file__).resolve().parent
+KEPT_ASIDE: Final = "kept-aside"
+"""A file of this name lies beside a package that a supervisor keeps to go back to (`supervisor.aside`)."""
+_SHIPPED: Final = PACKAGE / "_shipped"
 """Links into the checkout, or in an installed package what they led to (setup.cfg)."""
 
 
 def checkout() -> Path | None:
     """Top of the checkout that this code runs from; None where it is installed."""
-    root = _PACKAGE.parent
+    root = PACKAGE.parent
     return root if (root / "setup.cfg").is_file() and (root / "models" / "catalog.toml").is_file() else None
+
+
+def kept_aside() -> Path | None:
+    """Top of what a supervisor has kept aside, where this code runs from there."""
+    return PACKAGE.parent if (PACKAGE.parent / KEPT_ASIDE).exists() else None
 
 
 def import_environment() -> dict[str, str]:
@@ -26,7 +33,7 @@ def import_environment() -> dict[str, str]:
     From a checkout that is its top. Where brainjar is installed nothing is: site-packages in PYTHONPATH would come before
     the standard library.
     """
-    root = checkout()
+    root = checkout() or kept_aside()
     return {"PYTHONSAFEPATH": "1"} | ({"PYTHONPATH": str(root)} if root else {})
 
 
@@ -37,7 +44,7 @@ def config_dir() -> Path:
 
 def prompt_file(role: str) -> Path:
     """The shipped prompt of `role`; it exists only for the roles that brainjar knows."""
-    return _PACKAGE / "prompts" / f"{role}.md"
+    return PACKAGE / "prompts" / f"{role}.md"
 
 
 def catalog_file() -> Path:

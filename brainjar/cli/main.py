@@ -21,6 +21,7 @@ COMMANDS: Final = (
     "resume",
     "stop",
     "reload",
+    "upgrade",
     "events",
     "deaths",
     "thoughts",

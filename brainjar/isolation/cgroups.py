@@ -38,6 +38,14 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
     """Why there is none, or not all, and how to get it."""
 
 
+class Made(msgspec.Struct, frozen=True, kw_only=True):
+    """The groups that a jar has made."""
+
+    top: Path | None
+    home: Path | None
+    """The supervisor's leaf (version 2)."""
+
+
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """Of one worker. Bytes; CPUs; a share of one core."""
 
@@ -286,14 +294,20 @@ class Group:
 class Groups:
     """The jar's: one leaf for the supervisor, one for the zygotes, one per worker."""
 
-    def __init__(self, found: Found, key: str) -> None:
-        """`key` names the jar's own group on this host (version 1, and below the root). Never raises: look at `why`."""
+    def __init__(self, found: Found, key: str, made: Made | None = None) -> None:
+        """`key` names the jar's own group on this host (version 1, and below the root). Never raises: look at `why`.
+
+        `made`: by an earlier program of this very process; it is taken as it is.
+        """
         self.version = found.version
         self.controllers = found.controllers
         self.why = found.why
         self._parent = found.parent
         self._top: Path | None = None
         self._home: Path | None = None
+        if made is not None:
+            self._top, self._home = made.top, made.home
+            return
         if found.parent is None:
             return
         try:
@@ -302,6 +316,12 @@ class Groups:
             self.why = f"{error.filename or found.parent}: {error.strerror}; {DELEGATE}"
             self.version = "none"
             self.close()
+
+    @property
+    def made(self) -> tuple[Found, Made]:
+        """What another program of this process needs to go on with them."""
+        found = Found(version=self.version, parent=self._parent, controllers=self.controllers, why=self.why)
+        return found, Made(top=self._top, home=self._home)
 
     @property
     def unified(self) -> Path | None:

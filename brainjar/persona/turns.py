@@ -16,6 +16,7 @@ import math
 import secrets
 import sqlite3
 import time
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final, Literal, TypeVar
@@ -40,6 +41,8 @@ from brainjar.messages import (
     News,
     Ready,
     Release,
+    Resume,
+    Resumed,
     Revoke,
     Sampling,
     Stop,
@@ -72,6 +75,8 @@ THOUGHT_BYTES: Final = 32 * 1024
 """Of a thought on the bus, half of what a voice may carry (`bus.VOICE_BYTES`); the mind keeps it whole."""
 INBOX_LINES: Final = 64
 """Of what was heard during one turn; the newest are kept."""
+UNHEARD: Final = 64
+"""Messages kept until they are acknowledged, which each lease does; more than one turn has."""
 HEARD_SHARE: Final = 4
 """What is heard before one turn may fill 1/4 of the window; the newest is kept."""
 RECALL_LINES: Final = 400
@@ -119,6 +124,10 @@ class Life:
         self.think_ns = 0
         self.steps = 0
         self.sent = 0
+        self.numbered = 0
+        """The newest number given to what must not be lost."""
+        self.unheard: deque[tuple[int, bytes]] = deque(maxlen=UNHEARD)
+        """What has such a number and was not acknowledged."""
         self.line = 0
         self.unsaid = ""
         """Words that wait for those that follow."""
@@ -521,11 +530,15 @@ class Life:
             match messages.decode_feed(body):
                 case Stop():
                     self.stopping = True
-                case Lease(request=request, cpus=cpus):
+                case Lease(request=request, cpus=cpus, acked=acked):
                     self.granted = request
+                    self._heard(acked)
                     if cpus and cpus != self.cpus:
                         move_to(cpus)
                         self.cpus = cpus
+                case Resume(acked=acked):
+                    self._heard(acked)
+                    self._say_again()
                 case Revoke(request=request):
                     self.revoked = self.revoked or request == self.granted == self.request
                 case Changed() as changed:
@@ -539,6 +552,19 @@ class Life:
         del self.inbox[:-INBOX_LINES]
         self.vitals.set(beat_ns=time.monotonic_ns())
         self._must_stop()
+
+    def _heard(self, upto: int) -> None:
+        """What was numbered up to `upto` needs to be said no more."""
+        while self.unheard and self.unheard[0][0] <= upto:
+            self.unheard.popleft()
+
+    def _say_again(self) -> None:
+        """Whoever listened is gone, and with it what it had not heard yet."""
+        for _, body in self.unheard:
+            self._send(body)
+        self.say(Resumed(sent=self.sent + 1))
+        if self.request and self.granted != self.request:
+            self.say(Ask(request=self.request))
 
     def _must_stop(self) -> None:
         if self.stopping:
@@ -626,7 +652,13 @@ class Life:
 
     def say(self, message: messages.Voice, *, wait_ms: int = 0) -> None:
         """Send to the supervisor. Without `wait_ms` it may be lost when the queue is full: only words and repeated asking go so."""
-        body = messages.encode(message)
+        if isinstance(message, Ready | Thought | Trouble):
+            self.numbered += 1
+            message = msgspec.structs.replace(message, no=self.numbered)
+            self.unheard.append((self.numbered, messages.encode(message)))
+        self._send(messages.encode(message), wait_ms)
+
+    def _send(self, body: bytes, wait_ms: int = 0) -> None:
         if self.bus.say(body, wait_ms=wait_ms):
             self.sent += 1
             self.vitals.set(sent=self.sent)

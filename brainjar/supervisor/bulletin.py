@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
 
 from brainjar.bus import Events
 from brainjar.ledger import Ledger
 from brainjar.messages import JAR, Envelope, Type, encode
+from brainjar.supervisor.handover import BulletinState
 
 JOURNALLED: Final = frozenset({"DEATH", "RESURRECTION", "STATE"})
 FLEETING: Final = frozenset({"TOKEN", "HEARTBEAT"})
@@ -43,22 +44,39 @@ class Ring:
         while len(self.items) > self._length or self._bytes > RING_BYTES:
             self._bytes -= len(self.items.popleft()[1])
 
+    def fill(self, items: Iterable[tuple[int, bytes]]) -> None:
+        for seq, body in items:
+            self.add(seq, body)
+
 
 class Bulletin:
-    def __init__(self, events: Events, ledger: Ledger) -> None:
+    def __init__(self, events: Events, ledger: Ledger, state: BulletinState | None = None) -> None:
         self._events = events
         self._ledger = ledger
         self.epoch = ledger.epoch
-        self.seq = 0
-        self._sent = 0
+        self.seq = 0 if state is None else state.seq
+        self._sent = self.seq
         """Number of the newest event that has gone out: what is announced but not flushed yet is nobody's loss."""
-        self.topics: dict[str, int] = {}
+        self.topics: dict[str, int] = {} if state is None else state.topics
         self._out: list[tuple[Envelope, bytes, bool]] = []
         """Event, as it is sent, whether it is on record."""
         self._lasting = Ring(RING)
         self._fleeting = Ring(FLEETING_RING)
+        if state is not None:
+            self._lasting.fill(state.lasting)
+            self._fleeting.fill(state.fleeting)
         self.witness: Callable[[Envelope], None] | None = None
         """Is shown every event as it goes out: the plain log of a foreground run."""
+
+    def hand_over(self) -> BulletinState:
+        """All that was announced has been flushed."""
+        return BulletinState(
+            epoch=self.epoch,
+            seq=self.seq,
+            topics=dict(self.topics),
+            lasting=list(self._lasting.items),
+            fleeting=list(self._fleeting.items),
+        )
 
     def wanted(self, type: Type) -> bool:
         """Whether anybody hears events of this type just now."""

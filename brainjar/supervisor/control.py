@@ -18,6 +18,7 @@ from typing import Any, Final
 import msgspec
 
 from brainjar.bus import CONTROL
+from brainjar.supervisor.handover import ConnectionState, Keep
 
 REQUEST_BYTES: Final = 64 * 1024
 BACKLOG_BYTES: Final = 32 * 1024 * 1024
@@ -37,19 +38,22 @@ _decoder = msgspec.json.Decoder(Request)
 
 
 class Connection:
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, state: ConnectionState | None = None) -> None:
         self.sock = sock
         self.sock.setblocking(False)
-        self._in = b""
-        self._out = bytearray()
+        self._in = b"" if state is None else state.unread
+        self._out = bytearray() if state is None else bytearray(state.unsent)
         self.closing = False
         """It is to be dropped."""
-        self.heard_all = False
+        self.heard_all = state is not None and state.heard_all
         """It will say no more; it may still wait for an answer."""
 
     @property
     def fd(self) -> int:
         return self.sock.fileno()
+
+    def hand_over(self, keep: Keep) -> ConnectionState:
+        return ConnectionState(fd=keep(self.fd), unread=self._in, unsent=bytes(self._out), heard_all=self.heard_all)
 
     @property
     def wants_write(self) -> bool:
@@ -114,10 +118,14 @@ def _request(line: bytes) -> Request | str:
 
 
 class Control:
-    def __init__(self, runtime_dir: Path, is_view: Callable[[int], bool]) -> None:
-        self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.listener.bind(str(runtime_dir / CONTROL))
-        self.listener.listen(512)
+    def __init__(self, runtime_dir: Path, is_view: Callable[[int], bool], listener: int | None = None) -> None:
+        """`listener`: one that listens there already."""
+        if listener is None:
+            self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            self.listener.bind(str(runtime_dir / CONTROL))
+            self.listener.listen(512)
+        else:
+            self.listener = socket.socket(fileno=listener)
         self.listener.setblocking(False)
         self.connections: dict[int, Connection] = {}
         self._is_view = is_view
@@ -156,6 +164,11 @@ class Control:
     def _refuse(self, sock: socket.socket) -> str | None:
         pid, uid, _ = _UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
         return refusal(pid, uid, self._is_view)
+
+    def take_over(self, state: ConnectionState) -> Connection:
+        connection = Connection(socket.socket(fileno=state.fd), state)
+        self.connections[connection.fd] = connection
+        return connection
 
     def drop(self, connection: Connection) -> None:
         self.connections.pop(connection.fd, None)

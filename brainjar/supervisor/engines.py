@@ -25,6 +25,7 @@ from brainjar.messages import JAR, Connect, EngineClient, EngineDropped, EngineO
 from brainjar.quota import Quota, pool_cells
 from brainjar.supervisor import autopsy, logs, reaper, restart, zygotes
 from brainjar.supervisor.bulletin import Bulletin
+from brainjar.supervisor.handover import EngineState, Keep
 from brainjar.supervisor.leases import Leases
 from brainjar.supervisor.lifecycle import Event, Phase
 from brainjar.supervisor.worker import Worker, age
@@ -40,6 +41,10 @@ GONE_S: Final = 10.0
 """A process that SIGKILL has not ended after so long hangs in the kernel."""
 KEY: Final = "engine.key"
 _GPU_VARIABLES: Final = ("CUDA_", "NVIDIA_", "HIP_", "ROCR_", "HSA_", "VK_", "GGML_")
+
+
+_HANDED_OVER: Final = ("since", "why", "deaths", "failures", "next_start", "killed_at", "said_unending")
+"""Fields of an `Engine` that are an `EngineState`'s as they are."""
 
 
 def secret(state_dir: Path) -> bytes:
@@ -104,6 +109,27 @@ class Engine:
         self.dismissed = False
         """Its end was asked for."""
         self.since = time.time()
+
+    def hand_over(self, keep: Keep) -> EngineState:
+        state = EngineState(
+            personas=self.spec.personas,
+            standing=self.standing.name,
+            pid=self.pid,
+            loaded=self.loaded,
+            **{name: getattr(self, name) for name in _HANDED_OVER},
+        )
+        if self.sock is not None:
+            state.pidfd, state.sock, state.vitals = keep(self.pidfd), keep(self.sock.fileno()), keep(self.vitals)
+        return state
+
+    def take_over(self, state: EngineState) -> None:
+        self.pid, self.pidfd, self.vitals, self.loaded = state.pid, state.pidfd, state.vitals, state.loaded
+        self.standing = Standing[state.standing]
+        if state.sock >= 0:
+            self.sock = socket.socket(fileno=state.sock)
+            self.sock.setblocking(False)
+        for name in _HANDED_OVER:
+            setattr(self, name, getattr(state, name))
 
     def watch_by(self, stall: float) -> None:
         if stall != self._stall_s:

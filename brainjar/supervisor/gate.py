@@ -9,10 +9,12 @@ ever. Only who is barred (paused) waits aside. A death or a release frees the le
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 import msgspec
+
+from brainjar.supervisor.handover import ClaimState
 
 AGE_S: Final = 10.0
 
@@ -67,6 +69,24 @@ class Gate:
         self._waiting.pop(name, None)
         self._holders.pop(name, None)
         self._claims.pop(name, None)
+
+    def hand_over(self) -> tuple[list[ClaimState], list[str]]:
+        """Who holds it and who waits, in the order of asking; who is barred."""
+        claims = []
+        for name in (*self._holders, *self._waiting):
+            claim = self._claims.get(name, Claim())
+            holds, since = self._holders.get(name), self._waiting.get(name)
+            claims.append(ClaimState(name=name, threads=claim.threads, priority=claim.priority, cpus=claim.cpus, holds=holds, since=since))
+        return claims, sorted(self._barred)
+
+    def take_over(self, claims: Iterable[ClaimState], barred: Iterable[str]) -> None:
+        for one in claims:
+            self._claims[one.name] = Claim(one.threads, one.cpus, one.priority)
+            if one.holds is not None:
+                self._holders[one.name] = one.holds
+            elif one.since is not None:
+                self._waiting[one.name] = one.since
+        self._barred = set(barred)
 
     def bar(self, name: str) -> None:
         """Do not let it in until `unbar`; it keeps its place in the queue, and a lease that it has."""

@@ -18,6 +18,7 @@ from brainjar.isolation import cgroups, namespaces, users
 from brainjar.isolation.cgroups import Group, Groups, Limits
 from brainjar.messages import Layer, OomCounts, Walls
 from brainjar.quota import Quota, quota
+from brainjar.supervisor.handover import CountedState, Handover
 
 MIB: Final = 1024 * 1024
 ABOVE_HOLDS_S: Final = 5.0
@@ -44,7 +45,15 @@ def snapshot_room(persona: Persona, header: Gguf) -> int:
 
 
 class Housing:
-    def __init__(self, config: Config, state_dir: Path, runtime_dir: Path, minds: Mapping[str, Path], headers: Mapping[Path, Gguf]) -> None:
+    def __init__(
+        self,
+        config: Config,
+        state_dir: Path,
+        runtime_dir: Path,
+        minds: Mapping[str, Path],
+        headers: Mapping[Path, Gguf],
+        state: Handover | None = None,
+    ) -> None:
         """`minds`: the directory of each persona's mind, which exists. Raise `UsageError` for a user that cannot be."""
         self._state_dir = state_dir
         self._hidden = (str(state_dir), str(runtime_dir))
@@ -55,10 +64,10 @@ class Housing:
         """Of those that an engine computes for."""
         self._files: dict[str, int] = {}
         key = f"brainjar-{config.jar.name}-{zlib.crc32(os.fsencode(state_dir)):08x}"
-        self.groups = Groups(cgroups.survey(), key)
+        self.groups = Groups(cgroups.survey(), key) if state is None else Groups(state.groups[0], key, state.groups[1])
         self._group: dict[tuple[str, int], Group | None] = {}
         """Of each persona, and of its next life if that is forked in advance: they take turns."""
-        self._counted: dict[tuple[str, int], OomCounts] = {}
+        self._counted = {(one.name, one.slot): one.counts for one in state.counted} if state is not None else {}
         self._above = self.groups.above()
         self._above_hit_at = -ABOVE_HOLDS_S
         self.adopt(config, minds, headers)
@@ -81,6 +90,9 @@ class Housing:
             for slot in (0, 1) if config.restart.standby else (0,):
                 if (persona.name, slot) not in self._group:
                     self._group[persona.name, slot] = self.groups.worker(persona.name, slot)
+
+    def hand_over(self) -> list[CountedState]:
+        return [CountedState(name=name, slot=slot, counts=counts) for (name, slot), counts in self._counted.items()]
 
     def vacate(self, name: str) -> None:
         """It is gone from the jar."""

@@ -38,9 +38,10 @@ from brainjar.messages import (
 from brainjar.supervisor import autopsy, logs, restart
 from brainjar.supervisor.bulletin import Bulletin
 from brainjar.supervisor.changes import TOLD, Changes
-from brainjar.supervisor.engines import Engines
+from brainjar.supervisor.engines import PAUSED, Engines
+from brainjar.supervisor.handover import Handover, ProcessState, WorkerState
 from brainjar.supervisor.housing import Housing
-from brainjar.supervisor.leases import Leases
+from brainjar.supervisor.leases import BY_HAND, Leases
 from brainjar.supervisor.lifecycle import SHOWN, Event, Phase, step
 from brainjar.supervisor.poller import Poller
 from brainjar.supervisor.premises import LOGS, MIND, Premises
@@ -72,7 +73,9 @@ class Keeper:
         housing: Housing,
         poller: Poller,
         clock: Callable[[], float],
+        state: Handover | None = None,
     ) -> None:
+        """`state`: what another program of this process has handed over; `go_on` acts on it."""
         self.config = config
         self.premises = premises
         self.ledger = ledger
@@ -105,9 +108,59 @@ class Keeper:
         self._starts: tuple[str, ...] = ()
         self._after: dict[str, list[Worker]] = {}
         """Who starts after whom."""
+        handed = {one.name: one for one in state.workers} if state is not None else {}
         for persona in config.personas:
-            self._add(persona)
+            self._add(persona, handed.get(persona.name))
         self._arrange()
+        if state is not None:
+            self._take_over(state)
+
+    # ── from one program to the next ──
+
+    def _take_over(self, state: Handover) -> None:
+        for one in state.zygotes:
+            zygote = self.zygotes.get(one.model)
+            if one.retired or zygote is None or zygote.words != one.words or zygote.standing is not Standing.ABSENT:
+                zygote = Zygote(one.model, self.premises.state_dir / LOGS / "zygote.log", one.words)
+                self.retired.append(zygote)
+            zygote.take_over(one)
+        for engine in self.engines.all:
+            for found in state.engines:
+                if found.personas == engine.spec.personas:
+                    engine.take_over(found)
+        self.leases.gate.take_over(state.claims, state.barred)
+        for handed in state.workers:
+            worker = self.workers[handed.name]
+            if handed.process is not None:
+                worker.process = self._taken_over(worker, handed.process)
+            if handed.standby is not None:
+                worker.standby = self._taken_over(worker, handed.standby)
+
+    def _taken_over(self, worker: Worker, state: ProcessState) -> Process:
+        return Process(
+            self._context,
+            self.premises.runtime_dir,
+            self.premises.state_dir / LOGS / f"{worker.name}.log",
+            worker.name,
+            state.started,
+            owner=self.housing.ids(worker.name),
+            cap=state.cap,
+            watchdog=self.config.watchdog,
+            slot=state.slot,
+            state=state,
+        )
+
+    def go_on(self) -> None:
+        """Attend to what was taken over. Who was paused by a sense is let go, and paused again if a mark is still passed."""
+        for worker in self.workers.values():
+            for process in (worker.process, worker.standby):
+                if process is not None:
+                    self._attach(worker, process)
+            for why in [why for why in worker.paused if why not in (BY_HAND, PAUSED)]:
+                self.leases.resume(worker, why)
+
+    def _attach(self, worker: Worker, process: Process) -> None:
+        process.attach(self._poller, lambda source: self.come(worker, process, source))
 
     # ── what the config says ──
 
@@ -144,12 +197,13 @@ class Keeper:
             if name in changes.added:
                 self._start_in_turn(self.workers[name])
 
-    def _add(self, persona: Persona) -> None:
+    def _add(self, persona: Persona, state: WorkerState | None = None) -> None:
         name, housing, ledger = persona.name, self.housing, self.ledger
         # so many that the pause can grow to its end, whatever the intensity
         remembered = self.config.restart.intensity + restart.DOUBLINGS
-        worker = Worker(persona, ledger.record(name), time.time(), remembered, housing.rooms[name], housing.quotas.get(name))
-        worker.rises = worker.life > 1 and not ledger.lived(name, worker.life)
+        worker = Worker(persona, ledger.record(name), time.time(), remembered, housing.rooms[name], housing.quotas.get(name), state)
+        if state is None:
+            worker.rises = worker.life > 1 and not ledger.lived(name, worker.life)
         self.workers[name] = worker
 
     def _arrange(self) -> None:
@@ -410,9 +464,10 @@ class Keeper:
             watchdog=self.config.watchdog,
             slot=slot,
         )
-        process.attach(self._poller, lambda source: self.come(worker, process, source))
+        self._attach(worker, process)
         process.cpus = worker.persona.cpus
         zygote = self.zygote_of(worker)
+        assert process.theirs is not None
         if zygote.fork(process.theirs.fileno()):
             process.zygote = zygote.pid
             process.door = self.housing.open_group(worker.persona, slot, self.clock())  # while it is on its way
@@ -482,7 +537,7 @@ class Keeper:
             mode=persona.model.mode,
             n_ctx=persona.model.context,
         )
-        process.hand_over(birth, worker.snapshots, self.engines.descriptor(worker))
+        process.tell_birth(birth, worker.snapshots, self.engines.descriptor(worker))
 
     def ready(self, worker: Worker, message: Ready) -> None:
         if worker.process is not None and worker.process.ready is None:
@@ -504,7 +559,9 @@ class Keeper:
             metadata = {"birth": worker.births, "pid": process.pid, "after_s": after}
             self.bulletin.announce("RESURRECTION", worker.name, text, life=worker.life, deaths=worker.deaths, metadata=metadata)
             self._tell_seers(worker, News(about=worker.name, event="resurrection", life=worker.life, deaths=worker.deaths))
-        metadata = msgspec.to_builtins(process.ready) | {"pid": process.pid, "birth": worker.births}
+        facts = msgspec.to_builtins(process.ready)
+        del facts["no"]
+        metadata = facts | {"pid": process.pid, "birth": worker.births}
         text = f"{worker.name} is ready: pid {process.pid}, life {worker.life}"
         self.bulletin.announce("READY", worker.name, text, life=worker.life, deaths=worker.deaths, metadata=metadata)
 

@@ -7,11 +7,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from typing import Final
 
 from brainjar.messages import Lease, Revoke
 from brainjar.supervisor.gate import Claim, Gate
 from brainjar.supervisor.lifecycle import Phase
 from brainjar.supervisor.worker import Worker
+
+BY_HAND: Final = "operator"
+"""Why a persona is paused that somebody has paused."""
 
 
 class Leases:
@@ -43,7 +47,7 @@ class Leases:
     def _let_in(self, worker: Worker) -> None:
         assert worker.process is not None
         worker.process.cpus = self.gate.cpus_of(worker.name) or worker.process.cpus
-        worker.tell(Lease(request=worker.process.request, cpus=worker.process.cpus))
+        worker.tell(Lease(request=worker.process.request, cpus=worker.process.cpus, acked=worker.process.acked))
 
     def ask(self, worker: Worker, request: int) -> None:
         process = worker.process

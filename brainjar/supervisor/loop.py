@@ -20,17 +20,18 @@ from typing import Any, Final
 import msgspec
 import zmq
 
-from brainjar import bus, gguf, messages
+from brainjar import __version__, bus, gguf, messages
 from brainjar.config import Config
 from brainjar.isolation import bonds, priority, rlimits
 from brainjar.ledger import Ledger
-from brainjar.messages import JAR, Ask, Kept, Ready, Snapshot, Thought, Token, Trouble, Waiting, Yield
+from brainjar.messages import JAR, Ask, Kept, Ready, Resumed, Snapshot, Thought, Token, Trouble, Waiting, Yield
 from brainjar.schema import MAX_PERSONAS
 from brainjar.supervisor import logs, reaper
 from brainjar.supervisor.bulletin import Bulletin
 from brainjar.supervisor.changes import Changes
 from brainjar.supervisor.control import Connection, Control, refusal
 from brainjar.supervisor.engines import Engine
+from brainjar.supervisor.handover import Handover, LedgerState
 from brainjar.supervisor.housing import Housing
 from brainjar.supervisor.keeper import Keeper
 from brainjar.supervisor.lifecycle import Event, Phase
@@ -42,6 +43,7 @@ from brainjar.supervisor.reports import Reports
 from brainjar.supervisor.senses import Senses
 from brainjar.supervisor.signals import Signals
 from brainjar.supervisor.terminal import Terminal
+from brainjar.supervisor.upgrade import Upgrade
 from brainjar.supervisor.verdicts import Verdicts
 from brainjar.supervisor.watch import Watch
 from brainjar.supervisor.worker import Process, Source, Worker
@@ -71,8 +73,10 @@ class Supervisor:
         *,
         dry_run: bool = False,
         options: list[str] | None = None,
+        state: Handover | None = None,
     ) -> None:
-        """`dry_run`: the watchdog says what it would do, and does nothing. `options`: with which the config is read again.
+        """`dry_run`: the watchdog says what it would do, and does nothing. `options`: with which the config is read again. `state`:
+        what another program of this process has handed over.
 
         Raise `UsageError` for what this host cannot give and the config insists on, `GgufError` for a model that is none."""
         self.premises = premises
@@ -81,7 +85,7 @@ class Supervisor:
         self.clock = clock
         # first of all, while this process has one thread: it tries in forks of its own what the host allows
         headers = {model.path: gguf.read(model.path) for model in config.models}
-        self.housing = Housing(config, premises.state_dir, premises.runtime_dir, premises.minds, headers)
+        self.housing = Housing(config, premises.state_dir, premises.runtime_dir, premises.minds, headers, state)
         rlimits.raise_descriptors()
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
         # voice and feed of each life, of one that waits and of one that is not closed yet; libzmq's own bound is 1,023
@@ -90,21 +94,26 @@ class Supervisor:
         is_view = lambda pid: pid == terminal.pid and pid > 0  # noqa: E731
         self._doorkeeper = bus.Doorkeeper(self._context, lambda pid, uid: refusal(pid, uid, is_view) is None)
         self._events = bus.Events(self._context, premises.runtime_dir, guarded=True)
-        self.bulletin = Bulletin(self._events, ledger)
+        self.bulletin = Bulletin(self._events, ledger, None if state is None else state.bulletin)
         self.bulletin.witness = terminal.witness
-        ledger.close_open_lives(time.time(), self._announce_lost)
+        if state is None:
+            ledger.close_open_lives(time.time(), self._announce_lost)
         self._poller = Poller()
-        self.keeper = Keeper(config, premises, ledger, self.bulletin, self._context, self.housing, self._poller, clock)
+        self.keeper = Keeper(config, premises, ledger, self.bulletin, self._context, self.housing, self._poller, clock, state)
         self.keeper.come = self._come
         self.senses = Senses(premises.state_dir, config.watchdog.sensors, self.housing.groups.unified)
         self.verdicts = Verdicts(config.watchdog, self.keeper, self.bulletin, self.senses, dry_run=dry_run)
         self.keeper.danger = lambda: self.verdicts.danger
         self.keeper.escalate = self._escalate
         self.watch = Watch(self.keeper.workers, config.watchdog, self.senses, self._is_zygote, self.verdicts)
-        self._reports = Reports(self.keeper, self.verdicts, self.bulletin, ledger)
-        self._reload = Reload(self.keeper, self._poller, options or [], self._adopt, lambda words: self._announce_jar("PRESSURE", words))
-        self.orders = Orders(self.keeper, self._reports.status, self.stop, self._reload)
-        self._control = Control(premises.runtime_dir, is_view)
+        self._started = clock() if state is None else state.started
+        self._reports = Reports(self.keeper, self.verdicts, self.bulletin, ledger, self._started)
+        self._options = options or []
+        announce = partial(self._announce_jar, "PRESSURE")
+        self._reload = Reload(self.keeper, self._poller, self._options, self._adopt, announce)
+        self._upgrade = Upgrade(self.keeper, self._poller, announce, self._hand_over, self._leave, lambda: self._reload.waits)
+        self.orders = Orders(self.keeper, self._reports.status, self.stop, self._reload, self._upgrade)
+        self._control = Control(premises.runtime_dir, is_view, None if state is None else state.listener)
         self._next_beat = clock()
         self._quiet_beats = 0
         self._stopping = False
@@ -112,19 +121,33 @@ class Supervisor:
         self._said_farewell = False
         self._signals = Signals()
         self._snapshots_wanted: list[str] = []
+        self._state = state
+        """What was handed over, until the first lap is done."""
         self._poller.watch(self._signals.fileno(), self._take_signals)
         self._poller.watch(self._events.socket.fileno(), self._join)
         self._poller.watch(self._doorkeeper.socket.fileno(), self._open_door)
 
     # ── from start to end ──
 
-    def run(self) -> int:
-        """Run the jar until it is stopped; return the exit status."""
+    def run(self, lapped: Callable[[], None] = lambda: None) -> int:
+        """Run the jar until it is stopped; return the exit status.
+
+        `lapped` is called when one that was handed over has done its first lap. What is raised before that has ended nobody.
+        """
         bonds.become_subreaper()
         priority.set_oom_score_adj(priority.SUPERVISOR_OOM_SCORE_ADJ)
         self._signals.catch()
+        handed_over, self._state = self._state, None
+        why = self._upgrade.keep_aside(self.premises.state_dir)
+        if handed_over is not None:
+            self._go_on(handed_over)
+            self._lap()
+            lapped()
         try:
-            self._begin()
+            if handed_over is None:
+                self._begin()
+                if why:
+                    self._announce_jar("PRESSURE", f"the jar cannot be upgraded while it runs: {why}")
             while not self._over():
                 self._lap()
             return self._exit
@@ -151,6 +174,77 @@ class Supervisor:
         self.terminal.start()
         self.senses.start(self.clock())
         self.keeper.begin()
+
+    def _go_on(self, state: Handover) -> None:
+        """From where another program left off."""
+        for one in state.connections:
+            connection = self._control.take_over(one)
+            if one.wait is not None:
+                self.orders.take_over(connection, one.wait)
+        self.keeper.go_on()
+        self._reload.number(state.reloads)
+        self._upgrade.taken_over(state)
+        self.senses.start(self.clock())
+
+    def _hand_over(self) -> Handover:
+        """All that another program needs to go on."""
+        kept: list[int] = []
+
+        def keep(fd: int) -> int:
+            kept.append(fd)
+            return fd
+
+        queue, lasting = self.ledger.left()
+        claims, barred = self.keeper.leases.gate.hand_over()
+        connections = []
+        for connection in self._control.connections.values():
+            one = connection.hand_over(keep)
+            one.wait = self.orders.wait_of(connection)
+            connections.append(one)
+        zygotes = [(zygote, zygote in self.keeper.retired) for zygote in self.keeper.all_zygotes()]
+        return Handover(
+            config=self.keeper.config,
+            options=self._options,
+            dry_run=self.verdicts.dry_run,
+            home=self._upgrade.home,
+            version=__version__,
+            code=self._upgrade.code,
+            started=self._started,
+            locks=tuple(keep(fd) for fd in self.premises.locks),
+            listener=keep(self._control.listener.fileno()),
+            bulletin=self.bulletin.hand_over(),
+            ledger=LedgerState(queue=queue, lasting=lasting),
+            terminal=self.terminal.hand_over(keep),
+            groups=self.housing.groups.made,
+            counted=self.housing.hand_over(),
+            workers=[worker.hand_over(keep) for worker in self.keeper.workers.values()],
+            zygotes=[state for zygote, retired in zygotes if (state := zygote.hand_over(keep, retired=retired)) is not None],
+            engines=[engine.hand_over(keep) for engine in self.keeper.engines.all],
+            claims=claims,
+            barred=barred,
+            connections=connections,
+            reloads=self._reload.asked,
+            upgrades=self._upgrade.asked,
+            inherited=kept,
+        )
+
+    def _leave(self) -> Handover:
+        """Hand over, and close what does not outlive that. All that was said has been heard, committed and published."""
+        for worker in self.keeper.workers.values():
+            if worker.process is not None:
+                self._hear(worker)
+        self.keeper.clear_up()
+        self.bulletin.flush()
+        self.keeper.standbys.end_unready()
+        state = self._hand_over()
+        self.senses.close()
+        for process in self.keeper.processes():
+            process.channel.leave()
+        self.ledger.close()
+        self._events.close()
+        self._doorkeeper.close()
+        self._context.term()
+        return state
 
     def _announce_lost(self, death: messages.Death) -> None:
         text = f"{death.persona} died in life {death.life}: {death.cause} (its supervisor was killed)"
@@ -220,6 +314,7 @@ class Supervisor:
             loader.kill()
             loader.close()
         self._reload.close()
+        self._upgrade.close()
         self.senses.close()
         reaper.end_strangers({self.terminal.pid})
         if self.terminal.pidfd >= 0:
@@ -269,6 +364,7 @@ class Supervisor:
             self._snapshots_wanted.clear()
         if self._events.stirred:
             self._join()
+        self._upgrade.settle()
 
     def _poll(self) -> dict[int, int]:
         """Descriptors that are ready, and for what, when one is or the nearest deadline has come."""
@@ -397,7 +493,14 @@ class Supervisor:
     def _known(self) -> set[int]:
         known = {worker.process.pid for worker in self.keeper.workers.values() if worker.process is not None}
         known |= self.keeper.standbys.pids()
-        return known | {loader.pid for loader in self._loaders()} | {self.terminal.pid} | self.senses.pids | self._reload.pids
+        return (
+            known
+            | {loader.pid for loader in self._loaders()}
+            | {self.terminal.pid}
+            | self.senses.pids
+            | self._reload.pids
+            | self._upgrade.pids
+        )
 
     def _hear(self, worker: Worker) -> float | None:
         """Take what the worker says, a bounded number of messages. Who speaks is known from the socket, never from the message.
@@ -419,7 +522,8 @@ class Supervisor:
                     self._announce(worker, "PRESSURE", f"{worker.name} sends what is no message; it is not listened to")
                 continue
             process.heard += 1
-            self._heard(worker, message)
+            if process.is_new(message):
+                self._heard(worker, message)
         if process.allowance <= 0:  # who talks too much waits in its own queue, not in our memory
             process.unwatch(Source.VOICE)
             return LISTEN_AGAIN_S
@@ -437,7 +541,7 @@ class Supervisor:
             case Yield(request=request):
                 self.keeper.leases.give_back(worker, request)
             case Thought(text=text):
-                self._announce(worker, "THOUGHT", text, _without(message, "text"))
+                self._announce(worker, "THOUGHT", text, _without(message, "text", "no"))
                 self.keeper.spread(worker, text)
                 if worker.process is not None and worker.process.recycle == "after its thought":
                     worker.process.recycle = "when it asks"  # and its context is left to the next life
@@ -446,6 +550,11 @@ class Supervisor:
                 self.watch.ask(self.clock())
             case Waiting():
                 pass  # said before its release
+            case Resumed(sent=sent) if worker.process is not None and worker.process.resuming:
+                worker.process.resuming = False
+                worker.process.heard = sent - worker.process.malformed
+            case Resumed():
+                pass  # nobody has asked
             case Kept(snapshot=snapshot):
                 worker.snapshot = snapshot
                 self.keeper.standbys.refresh(worker)
@@ -516,7 +625,10 @@ class Supervisor:
             if number in (signal.SIGINT, signal.SIGTERM) or (number == signal.SIGHUP and self._signals.has_terminal):
                 self.stop()
             elif number == signal.SIGHUP:
-                self._reload.ask()
+                if self._upgrade.waits:
+                    self._announce_jar("PRESSURE", "SIGHUP: an upgrade is under way; nothing is reloaded")
+                else:
+                    self._reload.ask()
         if signal.SIGCHLD in numbers:
             reaper.reap_strangers(self._known())
             self._end_strangers()
@@ -548,7 +660,5 @@ class Supervisor:
                 logs.bound(worker.process.stderr)
 
 
-def _without(message: msgspec.Struct, field: str) -> dict[str, Any]:
-    fields = msgspec.structs.asdict(message)
-    del fields[field]
-    return fields
+def _without(message: msgspec.Struct, *fields: str) -> dict[str, Any]:
+    return {name: value for name, value in msgspec.structs.asdict(message).items() if name not in fields}

@@ -1,4 +1,7 @@
-"""What callers on the control socket may ask, and when they are answered: when the effect is there, not when it is begun."""
+"""What callers on the control socket may ask, and when they are answered: when the effect is there, not when it is begun.
+
+Who waits for what is data (`handover.Wait`): an upgrade hands it over, and the next program answers.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +14,12 @@ import msgspec
 
 from brainjar.messages import Status, decode_envelope
 from brainjar.supervisor.control import Connection, Request
+from brainjar.supervisor.handover import Wait
 from brainjar.supervisor.keeper import Keeper
+from brainjar.supervisor.leases import BY_HAND
 from brainjar.supervisor.lifecycle import SHOWN, Event, Phase
 from brainjar.supervisor.reload import Reload
+from brainjar.supervisor.upgrade import Upgrade
 from brainjar.supervisor.worker import Worker
 
 if TYPE_CHECKING:
@@ -22,20 +28,22 @@ if TYPE_CHECKING:
 PAGE: Final = 2000
 """Events in one answer; `more` says from where to ask again. A long replay is so never one long lap."""
 
-BY_HAND: Final = "operator"
-"""Why a persona is paused that somebody has paused."""
+KNOWN: Final = "status, events, kill, stop, restart, pause, resume, reload, upgrade"
 
 Answer = tuple[str, int]
 """What is said, and the caller's exit status."""
 
 
 class Orders:
-    def __init__(self, keeper: Keeper, status: Callable[[], Status], stop_jar: Callable[[], None], reload: Reload) -> None:
+    def __init__(
+        self, keeper: Keeper, status: Callable[[], Status], stop_jar: Callable[[], None], reload: Reload, upgrade: Upgrade
+    ) -> None:
         self._keeper = keeper
         self._status = status
         self._stop_jar = stop_jar
         self._reload = reload
-        self._waiting: list[tuple[Connection, Callable[[], Answer | None]]] = []
+        self._upgrade = upgrade
+        self._waiting: list[tuple[Connection, Wait]] = []
         self._until_end: list[Connection] = []
 
     def take(self, connection: Connection, request: Request | str) -> None:
@@ -59,20 +67,30 @@ class Orders:
             case "stop" if request.name is None:
                 self._until_end.append(connection)
                 self._stop_jar()
-            case "restart" | "reload" if self._until_end or self._keeper.closing:
+            case "restart" | "reload" | "upgrade" if self._until_end or self._keeper.closing:
                 connection.done("the jar is stopping; nothing is started any more", exit=1)
+            case "reload" if self._upgrade.waits:
+                connection.done("an upgrade is under way; reload when it is done", exit=1)
             case "reload":
-                number = self._reload.ask()
-                self._waiting.append((connection, lambda: self._reload.answer(number)))
+                self._waiting.append((connection, Wait(cmd="reload", number=self._reload.ask())))
+            case "upgrade":
+                self._waiting.append((connection, Wait(cmd="upgrade", number=self._upgrade.ask())))
             case "kill" | "stop" | "restart" | "pause" | "resume":
                 worker = self._keeper.workers.get(request.name or "")
                 if worker is None:
                     connection.done(self._nobody(request.name), exit=2)
                 else:
-                    getattr(self, f"_{request.cmd}")(connection, worker)
+                    self._begin(connection, request.cmd, worker)
             case _:
-                known = "status, events, kill, stop, restart, pause, resume, reload"
-                connection.done(f"unknown command {request.cmd!r}; known are {known}", exit=2)
+                connection.done(f"unknown command {request.cmd!r}; known are {KNOWN}", exit=2)
+
+    def _begin(self, connection: Connection, cmd: str, worker: Worker) -> None:
+        wait = Wait(cmd=cmd, name=worker.name, births=worker.births, deaths=worker.deaths, failed=worker.failed_starts)
+        answer: Answer | None = getattr(self, f"_{cmd}")(worker, wait)
+        if answer is None:
+            self._waiting.append((connection, wait))
+        else:
+            connection.done(answer[0], exit=answer[1])
 
     def _nobody(self, name: str | None) -> str:
         names = list(self._keeper.workers)
@@ -80,99 +98,110 @@ class Orders:
         hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(names)}"
         return f"no persona is named {name!r}; {hint}"
 
-    def _kill(self, connection: Connection, worker: Worker) -> None:
+    # ── kill ──
+
+    def _kill(self, worker: Worker, wait: Wait) -> Answer | None:
         if not worker.alive:
-            connection.done(f"{worker.name} is not alive: it is {SHOWN[worker.phase]}", exit=1)
-            return
-        deaths, births, failed = worker.deaths, worker.births, worker.failed_starts
-        was_stopping = SHOWN[worker.phase] == "stopping"
+            return f"{worker.name} is not alive: it is {SHOWN[worker.phase]}", 1
+        wait.was_stopping = SHOWN[worker.phase] == "stopping"
         self._keeper.end(worker, signal.SIGKILL)
+        return None
 
-        def killed() -> Answer | None:
-            if worker.deaths > deaths and worker.last_death is not None:
-                return f"{worker.name} died in life {worker.life - 1}: {worker.last_death.cause}{self._next(worker)}", 0
-            if worker.births > births or worker.failed_starts > failed or worker.phase is Phase.STOPPED:
-                how = "was stopping already" if was_stopping else "was ended before it was ready"
-                return f"{worker.name} {how}: no death", 0
-            return None
-
-        self._waiting.append((connection, killed))
+    def _killed(self, worker: Worker, wait: Wait) -> Answer | None:
+        if worker.deaths > wait.deaths and worker.last_death is not None:
+            return f"{worker.name} died in life {worker.life - 1}: {worker.last_death.cause}{self._next(worker)}", 0
+        if worker.births > wait.births or worker.failed_starts > wait.failed or worker.phase is Phase.STOPPED:
+            how = "was stopping already" if wait.was_stopping else "was ended before it was ready"
+            return f"{worker.name} {how}: no death", 0
+        return None
 
     def _next(self, worker: Worker) -> str:
         if worker.deadline is None:
             return ""
         return f"; life {worker.life} begins in {max(0.0, worker.deadline - self._keeper.clock()):.1f} s"
 
-    def _stop(self, connection: Connection, worker: Worker) -> None:
+    # ── stop ──
+
+    def _stop(self, worker: Worker, wait: Wait) -> Answer | None:
         worker.start_after_stop, worker.follows = False, ""
         if worker.phase is Phase.STOPPED:
-            connection.done(f"{worker.name} is stopped already")
-            return
-        births = worker.births
+            return f"{worker.name} is stopped already", 0
         self._keeper.happen(worker, Event.STOP)
+        return None
 
-        def stopped() -> Answer | None:
-            if worker.phase is Phase.STOPPED:
-                return f"{worker.name} is stopped, in life {worker.life}", 0
-            if worker.start_after_stop or worker.births > births:
-                return f"{worker.name} was restarted meanwhile", 1
-            return None
+    def _stopped(self, worker: Worker, wait: Wait) -> Answer | None:
+        if worker.phase is Phase.STOPPED:
+            return f"{worker.name} is stopped, in life {worker.life}", 0
+        if worker.start_after_stop or worker.births > wait.births:
+            return f"{worker.name} was restarted meanwhile", 1
+        return None
 
-        self._waiting.append((connection, stopped))
+    # ── restart ──
 
-    def _restart(self, connection: Connection, worker: Worker) -> None:
-        births, failed = worker.births, worker.failed_starts
+    def _restart(self, worker: Worker, wait: Wait) -> Answer | None:
         worker.follows = ""
         if worker.phase in (Phase.STOPPED, Phase.WAITING):
             self._keeper.happen(worker, Event.START)
         else:
             worker.start_after_stop = True
             self._keeper.happen(worker, Event.STOP)
+        return None
 
-        def restarted() -> Answer | None:
-            if worker.phase is Phase.READY and worker.births > births:
-                return f"{worker.name} is ready: pid {worker.pid}, life {worker.life}", 0
-            if worker.phase in (Phase.BACKOFF, Phase.FAILED) and worker.failed_starts != failed:
-                return f"{worker.name} failed to start: {worker.reason}", 1
-            if worker.phase is Phase.STOPPED and not worker.start_after_stop:
-                return f"{worker.name} was stopped meanwhile", 1
-            return None
+    def _restarted(self, worker: Worker, wait: Wait) -> Answer | None:
+        if worker.phase is Phase.READY and worker.births > wait.births:
+            return f"{worker.name} is ready: pid {worker.pid}, life {worker.life}", 0
+        if worker.phase in (Phase.BACKOFF, Phase.FAILED) and worker.failed_starts != wait.failed:
+            return f"{worker.name} failed to start: {worker.reason}", 1
+        if worker.phase is Phase.STOPPED and not worker.start_after_stop:
+            return f"{worker.name} was stopped meanwhile", 1
+        return None
 
-        self._waiting.append((connection, restarted))
+    # ── pause, resume ──
 
-    def _pause(self, connection: Connection, worker: Worker) -> None:
+    def _pause(self, worker: Worker, wait: Wait) -> Answer | None:
         if BY_HAND in worker.paused:
-            connection.done(f"{worker.name} is paused already")
-            return
+            return f"{worker.name} is paused already", 0
         self._keeper.leases.pause(worker, BY_HAND)
+        return None
 
-        def paused() -> Answer | None:
-            if BY_HAND not in worker.paused:
-                return f"{worker.name} was resumed meanwhile", 1
-            if worker.name in self._keeper.leases.gate.holders:
-                return None
-            return f"{worker.name} is paused" + ("" if worker.alive else ", and will be when it lives again"), 0
+    def _paused(self, worker: Worker, wait: Wait) -> Answer | None:
+        if BY_HAND not in worker.paused:
+            return f"{worker.name} was resumed meanwhile", 1
+        if worker.name in self._keeper.leases.gate.holders:
+            return None
+        return f"{worker.name} is paused" + ("" if worker.alive else ", and will be when it lives again"), 0
 
-        self._waiting.append((connection, paused))
-
-    def _resume(self, connection: Connection, worker: Worker) -> None:
+    def _resume(self, worker: Worker, wait: Wait) -> Answer | None:
         if BY_HAND not in worker.paused:
             why = f"; it is paused by the watchdog ({', '.join(worker.paused)}), which lets it go on itself" if worker.paused else ""
-            connection.done(f"{worker.name} is not paused by hand{why}", exit=1 if why else 0)
-            return
+            return f"{worker.name} is not paused by hand{why}", 1 if why else 0
         self._keeper.leases.resume(worker, BY_HAND)
         why = f", but stays paused by the watchdog ({', '.join(worker.paused)})" if worker.paused else ""
-        connection.done(f"{worker.name} may think again{why}")
+        return f"{worker.name} may think again{why}", 0
+
+    # ── who waits ──
+
+    def _effect(self, wait: Wait) -> Answer | None:
+        """What has come of it; None: it is not done yet."""
+        if wait.cmd == "reload":
+            return self._reload.answer(wait.number)
+        if wait.cmd == "upgrade":
+            return self._upgrade.answer(wait.number)
+        worker = self._keeper.workers.get(wait.name)
+        if worker is None:
+            return f"{wait.name} is gone from the jar", 0 if wait.cmd == "stop" else 1
+        answer: Answer | None = getattr(self, _EFFECTS[wait.cmd])(worker, wait)
+        return answer
 
     def settle(self) -> None:
         """Answer those whose effect has come; forget those who have left."""
-        still: list[tuple[Connection, Callable[[], Answer | None]]] = []
-        for connection, effect in self._waiting:
+        still: list[tuple[Connection, Wait]] = []
+        for connection, wait in self._waiting:
             if connection.closing:
                 continue
-            answer = effect()
+            answer = self._effect(wait)
             if answer is None:
-                still.append((connection, effect))
+                still.append((connection, wait))
             else:
                 connection.done(answer[0], exit=answer[1])
         self._waiting = still
@@ -180,8 +209,17 @@ class Orders:
     def waited_for(self, connection: Connection) -> bool:
         return connection in self._until_end or any(connection is waiting for waiting, _ in self._waiting)
 
+    def wait_of(self, connection: Connection) -> Wait | None:
+        return next((wait for waiting, wait in self._waiting if waiting is connection), None)
+
+    def take_over(self, connection: Connection, wait: Wait) -> None:
+        self._waiting.append((connection, wait))
+
     def farewell(self, workers: Iterable[Worker]) -> None:
         """The jar has stopped: tell those who asked for it."""
         deaths = ", ".join(f"{worker.name} {worker.deaths}" for worker in workers)
         for connection in self._until_end:
             connection.done(f"the jar is stopped; deaths so far: {deaths}")
+
+
+_EFFECTS: Final = {"kill": "_killed", "stop": "_stopped", "restart": "_restarted", "pause": "_paused"}

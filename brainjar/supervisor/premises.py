@@ -10,6 +10,7 @@ import json
 import os
 import sqlite3
 import stat
+from collections.abc import Sequence
 from pathlib import Path
 
 from brainjar import __version__, bus
@@ -25,10 +26,20 @@ MIND = "mind.db"
 
 
 class Premises:
-    def __init__(self, config: Config) -> None:
-        """Make and lock them. Raise `UsageError` (cannot be used) or `BrainjarError` (held by another supervisor)."""
+    def __init__(self, config: Config, locks: Sequence[int] = ()) -> None:
+        """Make and lock them. Raise `UsageError` (cannot be used) or `BrainjarError` (held by another supervisor).
+
+        `locks`: held already, by an earlier program of this process; then all is as that one left it.
+        """
         self.jar = config.jar.name
         self.state_dir, self.runtime_dir = config.jar.state_dir, config.jar.runtime_dir
+        self.minds: dict[str, Path] = {}
+        """Where each persona's mind is; who owns it is `Housing`'s to decide."""
+        self.locks = tuple(locks)
+        if self.locks:
+            self.admit(config)
+            self._write_cards()
+            return
         bus.check_runtime_dir(self.runtime_dir)
         _private(self.state_dir, "state directory", "jar.state_dir or --state-dir")
         _private(self.runtime_dir, "runtime directory", "jar.runtime_dir")
@@ -38,13 +49,14 @@ class Premises:
                 f"runtime directory {self.runtime_dir}: {self.runtime_dir.parent} belongs to uid {above}, who could put another in its"
                 " place; set jar.runtime_dir"
             )
-        self._locks = [self._lock(self.state_dir), self._lock(self.runtime_dir)]
+        self.locks = (self._lock(self.state_dir), self._lock(self.runtime_dir))
         for directory in (self.state_dir / LOGS, self.state_dir / MINDS):
             _private(directory, "directory", "--state-dir")
-        self.minds: dict[str, Path] = {}
-        """Where each persona's mind is; who owns it is `Housing`'s to decide."""
         self.admit(config)
         self._sweep()
+        self._write_cards()
+
+    def _write_cards(self) -> None:
         card = {
             "jar": self.jar,
             "pid": os.getpid(),
@@ -98,10 +110,11 @@ class Premises:
         except OSError as error:
             raise _unusable(path.parent, "directory", "--state-dir", error) from None
 
-    def open_ledger(self) -> Ledger:
+    def open_ledger(self, epoch: int | None = None) -> Ledger:
+        """`epoch`: as for `Ledger`."""
         path = self.state_dir / LEDGER
         try:
-            return Ledger(path)
+            return Ledger(path, epoch)
         except (sqlite3.OperationalError, OSError) as error:
             raise UsageError(
                 f"{path}: the ledger cannot be written ({error}); free or repair its disk, or choose another --state-dir"
@@ -117,7 +130,7 @@ class Premises:
             self.runtime_dir.rmdir()
         except OSError:
             pass  # something of the user's is in it, it is systemd's, or a cleaner of /tmp was here before
-        for fd in self._locks:
+        for fd in self.locks:
             os.close(fd)
 
 

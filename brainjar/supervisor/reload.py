@@ -61,7 +61,7 @@ class Reload:
         self._options = options
         self._adopt = adopt
         self._announce = announce
-        self._asked = 0
+        self.asked = 0
         self._read = 0
         """The newest request that was begun."""
         self._answered = 0
@@ -75,9 +75,9 @@ class Reload:
 
     def ask(self) -> int:
         """Have it done. Return the number of the request (`answer`)."""
-        self._asked += 1
+        self.asked += 1
         self._go_on()
-        return self._asked
+        return self.asked
 
     def answer(self, request: int) -> Answer | None:
         """What came of it; None: it is not done yet."""
@@ -92,19 +92,23 @@ class Reload:
         """Something has been begun that is not done yet."""
         return self._errand is not None or self._effect is not None
 
+    def number(self, asked: int) -> None:
+        """Go on counting where another program stopped: all of those were answered."""
+        self.asked = self._read = self._answered = asked
+
     def settle(self) -> None:
         """Once a lap: see whether what was begun is done."""
         if self._effect is not None:
-            self.answer(self._asked)
+            self.answer(self.asked)
 
     def close(self) -> None:
         if self._errand is not None:
             self._errand.close()
 
     def _go_on(self) -> None:
-        if self._errand is not None or self._effect is not None or self._read == self._asked or self._keeper.closing:
+        if self._errand is not None or self._effect is not None or self._read == self.asked or self._keeper.closing:
             return
-        self._read = self._asked
+        self._read = self.asked
         argv = [sys.executable, "-m", PROGRAM, *self._options]
         try:
             self._errand = Errand(

@@ -19,12 +19,13 @@ from brainjar.vitals import Vitals
 
 
 class Reports:
-    def __init__(self, keeper: Keeper, verdicts: Verdicts, bulletin: Bulletin, ledger: Ledger) -> None:
+    def __init__(self, keeper: Keeper, verdicts: Verdicts, bulletin: Bulletin, ledger: Ledger, started: float) -> None:
+        """`started`: when the jar was; monotonic."""
         self._keeper = keeper
         self._verdicts = verdicts
         self._bulletin = bulletin
         self._ledger = ledger
-        self._started = keeper.clock()
+        self._started = started
 
     def status(self) -> Status:
         now = self._keeper.clock()

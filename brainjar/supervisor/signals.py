@@ -28,6 +28,7 @@ class Signals:
             if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
                 continue  # nohup: whoever started it wants it to outlive the terminal
             signal.signal(number, lambda *_: None)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, CAUGHT)  # an upgrade has them wait until here
 
     def take(self) -> bytes:
         """The numbers of those that have come since, in their order."""

@@ -104,6 +104,7 @@ class Standbys:
                 process.malformed += 1
                 continue
             process.heard += 1
+            process.is_new(message)
             match message:
                 case Waiting():
                     process.waits = True
@@ -151,6 +152,14 @@ class Standbys:
         else:
             process.close()  # not born yet: it finds its gate shut and leaves
             worker.standby = None
+
+    def end_unready(self) -> None:
+        """Those that do not wait yet, whose word that they do would come to nobody: they are ended, and closed at once."""
+        for worker in self._workers:
+            if worker.standby is not None and not worker.standby.waits:
+                worker.standby.signal(signal.SIGKILL)
+                worker.standby.close()
+                worker.standby = None
 
     def end_all(self) -> None:
         for worker in self._workers:

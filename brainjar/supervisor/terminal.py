@@ -18,6 +18,7 @@ from typing import Any, Final, Literal
 from brainjar import paths
 from brainjar.messages import Envelope
 from brainjar.supervisor import reaper
+from brainjar.supervisor.handover import Keep, TerminalState
 
 View = Literal["live", "plain", "none"]
 _PLAIN: Final = frozenset({"READY", "THOUGHT", "DEATH", "RESURRECTION", "STATE", "PRESSURE", "VERDICT", "ENGINE", "SHUTDOWN"})
@@ -59,6 +60,14 @@ class Terminal:
         """The view has been on the screen and did not end by itself in good order."""
         self._deadline: float | None = None
         self._runtime_dir = runtime_dir
+
+    def hand_over(self, keep: Keep) -> TerminalState:
+        return TerminalState(view=self.view, pid=self.pid, pidfd=keep(self.pidfd) if self.pidfd >= 0 else -1, saved=self._saved)
+
+    def take_over(self, state: TerminalState) -> None:
+        """A view that runs goes on: it is a client like any other."""
+        self.pid, self.pidfd, self._saved = state.pid, state.pidfd, state.saved
+        self._drawn_on = self.pidfd >= 0
 
     def start(self) -> None:
         """Start the live view, if it is to be one. Where it cannot be, plain lines."""

@@ -18,8 +18,8 @@ from brainjar.messages import JAR, WATCH_INTENT, Near, SenseStatus, Type, Watchd
 from brainjar.supervisor.bulletin import Bulletin
 from brainjar.supervisor.engines import PAUSED
 from brainjar.supervisor.keeper import Keeper
+from brainjar.supervisor.leases import BY_HAND
 from brainjar.supervisor.lifecycle import Phase
-from brainjar.supervisor.orders import BY_HAND
 from brainjar.supervisor.senses import Senses
 from brainjar.supervisor.worker import Process, Worker
 from brainjar.units import format_size

@@ -34,13 +34,19 @@ from brainjar.messages import (
     PersonaStatus,
     Ready,
     Release,
+    Resume,
+    Revoke,
     SnapshotStatus,
     State,
+    Thought,
+    Trouble,
+    Voice,
     encode,
 )
 from brainjar.quota import Quota
 from brainjar.supervisor import logs, reaper
 from brainjar.supervisor.gate import Gate
+from brainjar.supervisor.handover import Keep, ProcessState, WorkerState
 from brainjar.supervisor.lifecycle import SHOWN, Phase
 from brainjar.supervisor.poller import Poller
 from brainjar.watchdog.leak import Growth
@@ -54,6 +60,18 @@ VOICE_BURST: Final = 512 * 1024
 
 
 _PAGE: Final = os.sysconf("SC_PAGESIZE")
+
+
+_HANDED_OVER: Final = (
+    *("pid", "pidfd", "zygote", "door", "joined", "started", "ready_at", "ready_wall", "ready", "data_limit"),
+    *("heard", "malformed", "acked", "request", "gave_back", "cpus", "intent", "verdict", "ends_by", "recycle", "words", "waits"),
+)
+"""Fields of a `Process` that are a `ProcessState`'s as they are."""
+_LASTING: Final = (
+    *("since", "deaths", "births", "last_death", "deadline", "retry_at", "failed_starts", "pause_s", "follows", "said", "reason"),
+    *("rises", "died_at", "start_after_stop", "stop_when_buried", "snapshot", "standby_at"),
+)
+"""The same of a `Worker`."""
 
 
 class Source(enum.Enum):
@@ -83,15 +101,23 @@ class Process:
         cap: int,
         watchdog: Watchdog,
         slot: int = 0,
+        state: ProcessState | None = None,
     ) -> None:
-        """`slot`: which of the persona's cgroups is its own (`Housing`)."""
+        """`slot`: which of the persona's cgroups is its own (`Housing`). `state`: of one that was handed over (`handover`)."""
         self.slot = slot
-        self.gate, self.theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        owner_ids = owner if owner[0] != os.geteuid() else None
+        self.theirs: socket.socket | None = None
+        if state is None:
+            self.gate, self.theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            self.channel = Channel(context, runtime_dir, owner_ids)
+            self.vitals = vital.create(f"brainjar-vitals-{name}")
+            self.stderr = logs.append(log)
+            self.log_from = logs.size(self.stderr)
+        else:
+            self.gate = socket.socket(fileno=state.gate)
+            self.channel = Channel(context, runtime_dir, owner_ids, Path(state.home))
+            self.vitals, self.stderr, self.log_from = state.vitals, state.stderr, state.log_from
         self.gate.setblocking(False)
-        self.channel = Channel(context, runtime_dir, owner if owner[0] != os.geteuid() else None)
-        self.vitals = vital.create(f"brainjar-vitals-{name}")
-        self.stderr = logs.append(log)
-        self.log_from = logs.size(self.stderr)
         self.pid = 0
         self.pidfd = -1
         self.zygote = 0
@@ -124,6 +150,10 @@ class Process:
         self.heard = 0
         """Messages taken from its voice."""
         self.malformed = 0
+        self.acked = 0
+        """What it numbered up to this has been heard."""
+        self.resuming = False
+        """It is to say again what was not."""
         self.request = 0
         """Its newest one for the lease; 0: none yet."""
         self.gave_back = True
@@ -140,6 +170,35 @@ class Process:
         self._poller: Poller | None = None
         self._call: Callable[[Source], None] = lambda source: None
         self._watched: dict[Source, int] = {}
+        if state is not None:
+            self._take_over(state)
+
+    def _take_over(self, state: ProcessState) -> None:
+        for name in _HANDED_OVER:
+            setattr(self, name, getattr(state, name))
+        self.wait = reaper.Wait(*state.ended) if state.ended is not None else None
+        self.resuming = True
+        self.pending = [Resume(acked=self.acked)]
+        if not self.gave_back:
+            self.pending.append(Revoke(request=self.request))
+
+    def hand_over(self, keep: Keep) -> ProcessState:
+        state = ProcessState(
+            slot=self.slot,
+            gate=keep(self.gate.fileno()),
+            home=str(self.channel.home),
+            vitals=keep(self.vitals),
+            stderr=keep(self.stderr),
+            log_from=self.log_from,
+            cap=self.own.cap,
+            started=self.started,
+            ended=None if self.wait is None else (self.wait.exit_code, self.wait.signal),
+            **{name: getattr(self, name) for name in _HANDED_OVER if name != "started"},
+        )
+        for fd in (state.pidfd, -1 if state.door is None else state.door):
+            if fd >= 0:
+                keep(fd)
+        return state
 
     def watch_by(self, before: Watchdog, now: Watchdog) -> None:
         """Be judged by another config; what it was seen to do under the old one counts no more where that differs."""
@@ -151,7 +210,7 @@ class Process:
     def attach(self, poller: Poller, call: Callable[[Source], None]) -> None:
         """Until it is closed, `call` is told by `poller` what has come of it."""
         self._poller, self._call = poller, call
-        self.watch(Source.GATE)
+        self.watch(Source.END if self.pidfd >= 0 else Source.GATE)
         self.watch(Source.VOICE)
         self.watch(Source.FEED)
 
@@ -180,6 +239,15 @@ class Process:
         self.allowance = min(float(VOICE_BURST), self.allowance + (now - self._earned_at) * VOICE_BYTES_PER_S)
         self._earned_at = now
 
+    def is_new(self, message: Voice) -> bool:
+        """Whether it has not been heard before."""
+        if not isinstance(message, Ready | Thought | Trouble) or message.no == 0:
+            return True
+        if message.no <= self.acked:
+            return False
+        self.acked = message.no
+        return True
+
     def hello(self) -> bool:
         """Take the newborn's pidfd from the gate. False: the gate has ended, there will be no worker."""
         try:
@@ -199,7 +267,7 @@ class Process:
         self.watch(Source.END)
         return self.pid > 0
 
-    def hand_over(self, birth: Birth, snapshots: tuple[int, int], engine: socket.socket | None = None) -> bool:
+    def tell_birth(self, birth: Birth, snapshots: tuple[int, int], engine: socket.socket | None = None) -> bool:
         """`engine`: its connection to one (`Engines.descriptor`); closed here."""
         reaches = [] if engine is None else [engine.fileno()]
         doors = [] if self.door is None else [self.door]
@@ -237,14 +305,16 @@ class Process:
 
     def release_gate_end(self) -> None:
         """The zygote has its own copy of the worker's end."""
-        self.theirs.close()
+        if self.theirs is not None:
+            self.theirs.close()
+        self.theirs = None
 
     def close(self) -> None:
         for source in Source:
             self.unwatch(source)
         self._shut()
         self.gate.close()
-        self.theirs.close()
+        self.release_gate_end()
         self.channel.close()
         for fd in (self.vitals, self.stderr, self.pidfd):
             if fd >= 0:
@@ -304,9 +374,17 @@ def _pid_of(pidfd: int) -> int:
 
 class Worker:
     def __init__(
-        self, persona: Persona, record: Record, wall: float, remembered_deaths: int, snapshot_room: int, quota: Quota | None = None
+        self,
+        persona: Persona,
+        record: Record,
+        wall: float,
+        remembered_deaths: int,
+        snapshot_room: int,
+        quota: Quota | None = None,
+        state: WorkerState | None = None,
     ) -> None:
-        """`snapshot_room`: bytes of the largest context that it can leave to its next life. `quota`: its part of an engine's pool."""
+        """`snapshot_room`: bytes of the largest context that it can leave to its next life. `quota`: its part of an engine's pool.
+        `state`: what was handed over of it; its processes are the keeper's to take over."""
         self.persona = persona
         self.quota = quota
         self.own_cap = persona.memory if quota is None else quota.worker_bytes
@@ -349,11 +427,29 @@ class Worker:
         """Monotonic; when the next one may be forked."""
         self.standby_losses = 0
         """Those in a row that ended before they were ready to wait."""
-        self.snapshots = self._rooms(snapshot_room)
+        self.snapshots = self._rooms(snapshot_room) if state is None else state.snapshots
         self.snapshot: SnapshotStatus | None = None
         """Where the context stands that it leaves, as its newest life told; it lasts over deaths, as the snapshots do."""
         self.rate = 0.0
         self._rate_from = (0, 0)
+        if state is not None:
+            for field in _LASTING:
+                setattr(self, field, getattr(state, field))
+            self.phase, self.paused = Phase(state.phase), list(state.paused)
+            self.recent.extend(state.recent)
+
+    def hand_over(self, keep: Keep) -> WorkerState:
+        first, second = self.snapshots
+        return WorkerState(
+            name=self.name,
+            phase=self.phase.value,
+            snapshots=(keep(first), keep(second)),
+            recent=list(self.recent),
+            paused=list(self.paused),
+            process=None if self.process is None else self.process.hand_over(keep),
+            standby=None if self.standby is None else self.standby.hand_over(keep),
+            **{name: getattr(self, name) for name in _LASTING},
+        )
 
     def _rooms(self, size: int) -> tuple[int, int]:
         return _room(f"brainjar-a-{self.name}", size), _room(f"brainjar-b-{self.name}", size)

@@ -16,6 +16,7 @@ from brainjar import paths
 from brainjar.config import Model
 from brainjar.messages import Loaded, LoadFailed
 from brainjar.supervisor import autopsy, logs, reaper
+from brainjar.supervisor.handover import Keep, ZygoteState
 
 MESSAGE_BYTES: Final = 64 * 1024
 PROGRAM = "brainjar.zygote"
@@ -48,6 +49,26 @@ class Zygote:
         self.pid = 0
         self.pidfd = -1
         self.sock: socket.socket | None = None
+
+    def hand_over(self, keep: Keep, *, retired: bool) -> ZygoteState | None:
+        """None: there is no process."""
+        if self.sock is None:
+            return None
+        return ZygoteState(
+            model=self.model,
+            words=self.words,
+            pid=self.pid,
+            pidfd=keep(self.pidfd),
+            sock=keep(self.sock.fileno()),
+            standing=self.standing.name,
+            loaded=self.loaded,
+            retired=retired,
+        )
+
+    def take_over(self, state: ZygoteState) -> None:
+        self.pid, self.pidfd, self.loaded = state.pid, state.pidfd, state.loaded
+        self.sock, self.standing = socket.socket(fileno=state.sock), Standing[state.standing]
+        self.sock.setblocking(False)
 
     def start(self) -> None:
         """Raise OSError when no process can be made."""

@@ -131,7 +131,7 @@ def test_leaving_takes_cards_sockets_and_an_empty_runtime_directory_away_and_kee
 def test_no_descriptor_is_left_open_or_inherited(make: Make) -> None:
     before = len(os.listdir("/proc/self/fd"))
     premises = Premises(make())
-    assert not any(os.get_inheritable(fd) for fd in premises._locks)
+    assert not any(os.get_inheritable(fd) for fd in premises.locks)
     premises.leave()
     assert len(os.listdir("/proc/self/fd")) == before
 
