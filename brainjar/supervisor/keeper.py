@@ -15,9 +15,10 @@ import msgspec
 import zmq
 
 from brainjar.config import Config, Model, Persona
-from brainjar.isolation import rlimits
+from brainjar.isolation import hostmemory, rlimits
 from brainjar.ledger import Ledger
 from brainjar.messages import (
+    JAR,
     NO_NETWORK,
     PLAIN,
     SHORT_WORDS,
@@ -54,6 +55,9 @@ START_S: Final = 120.0
 """From the fork to READY: a snapshot is taken over, a mind is opened; the model is loaded already."""
 STOP_S: Final = 5.0
 TERM_S: Final = 2.0
+SUCCESSOR_BYTES: Final = 256 << 20
+"""Free memory that must be left beside a second copy of a model."""
+LOOK_AGAIN_S: Final = 60.0
 KILL_AGAIN_S: Final = 1.0
 HOLD_S: Final = 0.5
 """How often it is looked whether births are free again."""
@@ -100,6 +104,11 @@ class Keeper:
         self.zygotes: dict[Model, Zygote] = {}
         self.retired: list[Zygote] = []
         """Those that fork nobody any more. They end when nobody lives whom they forked."""
+        self._outdated: set[Model] = set()
+        """Whose zygote runs the code of before an upgrade."""
+        self._successor: Zygote | None = None
+        """One that loads, to take the place of such a one."""
+        self._look_again_at = 0.0
         self.standbys = Standbys(self._fork_standby, self._equip_standby, START_S)
         log = premises.state_dir / LOGS / "engine.log"
         self.engines = Engines(premises.state_dir, log, bulletin, clock)
@@ -257,6 +266,49 @@ class Keeper:
         if self.engines.retired:
             self.engines.let_go(self.workers.values())
 
+    # ── zygotes after an upgrade ──
+
+    def outdate_zygotes(self) -> None:
+        """They run the code of before. Each is replaced when there is memory for a second copy of its model."""
+        self._outdated = {model for model, zygote in self.zygotes.items() if zygote.standing is not Standing.ABSENT}
+
+    def renew(self) -> None:
+        """Once a beat: start the next successor, if there is room for it."""
+        if self._successor is not None or not self._outdated or self.closing or self.danger() or self.clock() < self._look_again_at:
+            return
+        model = next(iter(self._outdated))
+        zygote = self.zygotes.get(model)
+        if zygote is None or zygote.standing is not Standing.LOADED or zygote.loaded is None:
+            if zygote is None or zygote.standing is Standing.ABSENT:
+                self._outdated.discard(model)  # the next one that is started is of the new code
+            return
+        need = zygote.loaded.model_bytes + zygote.loaded.context_bytes + SUCCESSOR_BYTES
+        if hostmemory.read().available_bytes < need:
+            self._look_again_at = self.clock() + LOOK_AGAIN_S
+            return
+        successor = Zygote(model, self.premises.state_dir / LOGS / "zygote.log", zygote.words)
+        try:
+            self.start_zygote(successor)
+        except OSError:
+            self._look_again_at = self.clock() + LOOK_AGAIN_S
+            return
+        self._successor = successor
+
+    def succeeds(self, zygote: Zygote) -> bool:
+        """Whether it is to take the place of another one. If it has loaded, it does."""
+        if zygote is not self._successor:
+            return False
+        if zygote.standing is Standing.LOADED:
+            self._successor = None
+            self._outdated.discard(zygote.model)
+            self.retired.append(self.zygotes[zygote.model])
+            self.zygotes[zygote.model] = zygote
+        elif zygote.standing is Standing.ABSENT:
+            self._successor, self._look_again_at = None, self.clock() + LOOK_AGAIN_S
+            why = f"the process that holds {zygote.model.name or zygote.model.path.name} is of the version before, and goes on"
+            self.bulletin.announce("PRESSURE", JAR, f"{why}: another could not be started ({zygote.why})")
+        return True
+
     def processes(self) -> Iterator[Process]:
         """Of all lives, those that wait included."""
         for worker in self.workers.values():
@@ -272,7 +324,8 @@ class Keeper:
         )
 
     def all_zygotes(self) -> list[Zygote]:
-        return [*self.zygotes.values(), *self.retired]
+        found = [*self.zygotes.values(), *self.retired]
+        return found if self._successor is None else [*found, self._successor]
 
     def born_by(self, zygote: Zygote) -> list[Worker]:
         """Those whose birth is this one's to bring about."""

@@ -138,11 +138,13 @@ class Supervisor:
         priority.set_oom_score_adj(priority.SUPERVISOR_OOM_SCORE_ADJ)
         self._signals.catch()
         handed_over, self._state = self._state, None
-        why = self._upgrade.keep_aside(self.premises.state_dir)
         if handed_over is not None:
             self._go_on(handed_over)
             self._lap()
             lapped()
+        why = self._upgrade.keep_aside(self.premises.state_dir)  # and until here the way back was the one before it
+        if handed_over is not None and handed_over.code != self._upgrade.code:
+            self.keeper.outdate_zygotes()
         try:
             if handed_over is None:
                 self._begin()
@@ -567,13 +569,13 @@ class Supervisor:
     def _attend_zygote(self, zygote: Zygote, ready: dict[int, int]) -> None:
         if zygote.sock is None:
             return
-        if zygote.standing is Standing.LOADING and zygote.sock.fileno() in ready and zygote.poll():
+        if zygote.standing is Standing.LOADING and zygote.sock.fileno() in ready and zygote.poll() and not self.keeper.succeeds(zygote):
             for worker in self.keeper.workers_of(zygote.model):
                 if self.keeper.can_fork(worker):
                     self.keeper.happen(worker, Event.LOADED)
         if zygote.pidfd in ready:
             was_loaded = zygote.standing is Standing.LOADED
-            if zygote.ended(self.keeper.new_oom_kills()) is None:
+            if zygote.ended(self.keeper.new_oom_kills()) is None or self.keeper.succeeds(zygote):
                 return
             for worker in self.keeper.born_by(zygote):
                 if worker.process is None or worker.process.pidfd < 0:
@@ -647,6 +649,7 @@ class Supervisor:
         self.watch.beat(now)
         self.verdicts.beat(now)
         self.keeper.end_overdue()
+        self.keeper.renew()
         if self.verdicts.danger:
             self.keeper.standbys.end_all()  # what nobody lives in goes first
         else:

@@ -133,7 +133,7 @@ def break_import(installed: Path) -> None:
 
 def need_more(installed: Path) -> None:
     path = installed / "brainjar" / "supervisor" / "loop.py"
-    path.write_text("import a_package_that_is_not_there\n" + path.read_text())
+    path.write_text(path.read_text().replace("import select\n", "import select\nimport a_package_that_is_not_there\n"))
 
 
 def read_another_format(installed: Path) -> None:
@@ -146,24 +146,24 @@ def be_gone(installed: Path) -> None:
     (installed / "brainjar").mkdir()
 
 
-def fail_late(installed: Path) -> None:
+def as_it_acts(installed: Path, code: str) -> None:
     """What no child can find: it reads the state, and breaks when it acts on it."""
     path = installed / "brainjar" / "supervisor" / "keeper.py"
-    path.write_text(
-        path.read_text().replace("    def go_on(self) -> None:\n", "    def go_on(self) -> None:\n        raise RuntimeError('no')\n")
-    )
+    head = "    def go_on(self) -> None:\n"
+    assert head in path.read_text()
+    path.write_text(path.read_text().replace(head, f"{head}        {code}\n"))
+
+
+def fail_late(installed: Path) -> None:
+    as_it_acts(installed, "raise RuntimeError('no')")
 
 
 def hang(installed: Path) -> None:
-    path = installed / "brainjar" / "supervisor" / "keeper.py"
-    text = "    def go_on(self) -> None:\n"
-    path.write_text(path.read_text().replace(text, text + "        while True: time.sleep(1)\n"))
+    as_it_acts(installed, "while True: time.sleep(1)")
 
 
 def leave(installed: Path) -> None:
-    path = installed / "brainjar" / "supervisor" / "keeper.py"
-    text = "    def go_on(self) -> None:\n"
-    path.write_text(path.read_text().replace(text, text + "        raise SystemExit(0)\n"))
+    as_it_acts(installed, "raise SystemExit(0)")
 
 
 @pytest.mark.parametrize(
@@ -217,6 +217,28 @@ def test_a_zygote_that_dies_after_a_fall_back_is_started_from_what_was_kept(jar:
         until(lambda: [pid for pid in jar.named("bj-zygote") if pid != zygote])
         os.kill(jar.persona("subject")["pid"], signal.SIGKILL)
         listener.until("READY", "subject")
+
+
+def test_the_process_that_holds_the_model_is_replaced_and_let_go_when_nobody_needs_it(jar: Jar, installed: Path) -> None:
+    jar.start()
+    jar.until_ready()
+    before = pids(jar)
+    (old,) = jar.named("bj-zygote")
+    assert upgrade(jar)[0] == 0
+    assert jar.named("bj-zygote") == [old], "the same code: there is nothing to replace"
+    release(installed, "0.2.0")
+    assert upgrade(jar)[0] == 0
+    until(lambda: len(jar.named("bj-zygote")) == 2)
+    (new,) = set(jar.named("bj-zygote")) - {old}
+    with jar.listening() as listener:
+        assert pids(jar) == before, "who lives goes on"
+        for name in before:
+            listener.until("THOUGHT", name)
+            os.kill(before[name], signal.SIGKILL)
+            listener.until("READY", name)
+        until(lambda: jar.named("bj-zygote") == [new])
+        for name in before:
+            listener.until("THOUGHT", name)
 
 
 def test_deaths_and_orders_that_meet_an_upgrade_are_not_lost(jar: Jar) -> None:
