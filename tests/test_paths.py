@@ -28,7 +28,7 @@ def test_what_is_shipped_is_found() -> None:
 
 def test_models_land_in_the_checkout_else_in_the_data_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert paths.models_dir() == PACKAGE.parent / "models"
-    monkeypatch.setattr(paths, "_PACKAGE", tmp_path / "site-packages" / "brainjar")
+    monkeypatch.setattr(paths, "PACKAGE", tmp_path / "site-packages" / "brainjar")
     assert paths.models_dir() == Path("/home/somebody/.local/share/brainjar/models")
     monkeypatch.setenv("XDG_DATA_HOME", "/data")
     assert paths.models_dir() == Path("/data/brainjar/models")

@@ -255,6 +255,10 @@ class Group:
         """The kernel's word on whether `pid` is in it."""
         return pid in _pids(self.path)
 
+    def members(self) -> list[int]:
+        """Pids of those in it."""
+        return _pids(self.path)
+
     def limit_bytes(self) -> int | None:
         """What is enforced; None: nothing."""
         limit = _number(self.path / ("memory.max" if self._v2 else "memory.limit_in_bytes"))

@@ -95,6 +95,8 @@ class Engine:
         self.loaded: Loaded | None = None
         self.why = ""
         """Why the last one ended, or could not load."""
+        self.began = 0.0
+        """When it was started; monotonic."""
         self.pid, self.pidfd, self.vitals = 0, -1, -1
         self.sock: socket.socket | None = None
         self.stall = Stall(stall)
@@ -125,6 +127,7 @@ class Engine:
     def take_over(self, state: EngineState) -> None:
         self.pid, self.pidfd, self.vitals, self.loaded = state.pid, state.pidfd, state.vitals, state.loaded
         self.standing = Standing[state.standing]
+        self.began = time.monotonic()
         if state.sock >= 0:
             self.sock = socket.socket(fileno=state.sock)
             self.sock.setblocking(False)
@@ -169,6 +172,7 @@ class Engine:
         ours.setblocking(False)
         self.sock, self.vitals, self.standing, self.why, self.stall = ours, vitals, Standing.LOADING, "", Stall(self._stall_s)
         self.next_start, self.killed_at, self.said_unending, self.since = None, None, False, time.time()
+        self.began = time.monotonic()
 
     def poll(self) -> bytes:
         """What it says; b"" where that is nothing, or its end, which its pidfd tells."""
@@ -229,6 +233,11 @@ class Engine:
     def kill(self) -> None:
         """It is not needed any more."""
         self.dismissed = True
+        self.send_kill()
+
+    def give_up(self, why: str) -> None:
+        """It takes too long."""
+        self.why = self.why or why
         self.send_kill()
 
     def send_kill(self) -> None:

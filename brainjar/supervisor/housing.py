@@ -210,6 +210,11 @@ class Housing:
         if group is not None:
             group.end()
 
+    def is_empty(self, name: str, slot: int) -> bool:
+        """Whether nobody is left in its group; also where it has none."""
+        group = self._group.get((name, slot))
+        return group is None or not group.members()
+
     def joined(self, name: str, slot: int, pid: int) -> bool:
         """The kernel's word on whether `pid` is in the group of `name`."""
         group = self._group[name, slot]

@@ -79,6 +79,8 @@ SHOWN: Final[dict[Phase, State]] = {
     Phase.FAILED: "failed",
 }
 
+STOPPING: Final = frozenset({Phase.STOPPING, Phase.TERMINATING, Phase.KILLING})
+
 Step = tuple[Phase, tuple[str, ...]]
 
 TABLE: Final[dict[tuple[Phase, Event], Step]] = {

@@ -34,7 +34,7 @@ from brainjar.supervisor.engines import Engine
 from brainjar.supervisor.handover import Handover, LedgerState
 from brainjar.supervisor.housing import Housing
 from brainjar.supervisor.keeper import Keeper
-from brainjar.supervisor.lifecycle import Event, Phase
+from brainjar.supervisor.lifecycle import STOPPING, Event, Phase
 from brainjar.supervisor.orders import Orders
 from brainjar.supervisor.poller import Poller
 from brainjar.supervisor.premises import Premises
@@ -47,7 +47,7 @@ from brainjar.supervisor.upgrade import Upgrade
 from brainjar.supervisor.verdicts import Verdicts
 from brainjar.supervisor.watch import Watch
 from brainjar.supervisor.worker import Process, Source, Worker
-from brainjar.supervisor.zygotes import Standing, Zygote
+from brainjar.supervisor.zygotes import LOAD_S, Standing, Zygote
 from brainjar.watchdog import pressure
 
 HEARTBEAT_S: Final = 1.0
@@ -58,6 +58,8 @@ _AT_REST: Final = frozenset({Phase.STOPPED, Phase.WAITING, Phase.READY, Phase.DE
 VOICES_PER_LAP: Final = 64
 CALLERS_PER_LAP: Final = 64
 LISTEN_AGAIN_S: Final = 0.05
+EMPTY_AGAIN_S: Final = 0.02
+"""How often it is looked whether who was left behind by one that stops has ended."""
 TEXT_BYTES: Final = 4096
 """Of a TOKEN or a Trouble that is passed on."""
 
@@ -433,7 +435,7 @@ class Supervisor:
                     self.keeper.happen(worker, Event.EXIT)
                 elif process.pidfd >= 0:
                     self.keeper.happen(worker, Event.HELLO)
-            case Source.END if process.wait is None:
+            case Source.END if worker.phase is not Phase.DYING:
                 again = self._ended(worker)
             case Source.FEED if process.channel.found or process.channel.listened_to():
                 process.unwatch(source)
@@ -449,14 +451,20 @@ class Supervisor:
     def _ended(self, worker: Worker) -> float | None:
         process = worker.process
         assert process is not None
-        try:
-            process.wait = reaper.collect(process.pidfd, process.pid)
-        except OSError:
-            process.wait = reaper.Wait(None, None)
         if process.wait is None:
-            return reaper.AGAIN_S
-        self._end_strangers()
-        self.housing.end_rest(worker.name, process.slot)
+            try:
+                process.wait = reaper.collect(process.pidfd, process.pid)
+            except OSError:
+                process.wait = reaper.Wait(None, None)
+            if process.wait is None:
+                return reaper.AGAIN_S
+            self._end_strangers()
+            self.housing.end_rest(worker.name, process.slot)
+        if worker.phase in STOPPING and (reaper.group_has_members(process.pid) or not self.housing.is_empty(worker.name, process.slot)):
+            worker.reason = "its process has ended, and others that it left have not yet"
+            self._end_strangers()
+            self.housing.end_rest(worker.name, process.slot)
+            return EMPTY_AGAIN_S
         self._hear(worker)
         self.keeper.happen(worker, Event.EXIT)
         return None
@@ -650,6 +658,9 @@ class Supervisor:
         self.verdicts.beat(now)
         self.keeper.end_overdue()
         self.keeper.renew()
+        for loader in self._loaders():
+            if loader.standing is Standing.LOADING and now - loader.began > LOAD_S:
+                loader.give_up(f"it had not loaded the model after {LOAD_S:g} s, and was ended")
         if self.verdicts.danger:
             self.keeper.standbys.end_all()  # what nobody lives in goes first
         else:

@@ -72,6 +72,19 @@ def collect(pidfd: int, pid: int) -> Wait | None:
     return Wait(None, found.si_status)
 
 
+def group_has_members(pgid: int) -> bool:
+    """Whether a process is left in the group whose leader was reaped. Its number is nobody else's as long as one is."""
+    if pgid <= 0:
+        return False
+    try:
+        os.killpg(pgid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass  # somebody is there, of another uid
+    return True
+
+
 def collect_one(pidfd: int) -> Wait | None:
     """Reap one ended child that shares this process's group."""
     found = os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG)

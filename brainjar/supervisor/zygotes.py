@@ -6,6 +6,7 @@ import enum
 import os
 import socket
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -18,6 +19,8 @@ from brainjar.messages import Loaded, LoadFailed
 from brainjar.supervisor import autopsy, logs, reaper
 from brainjar.supervisor.handover import Keep, ZygoteState
 
+LOAD_S: Final = 1800.0
+"""For a model to be loaded: 8 GB from an SD card of 20 MB/s take 7 minutes."""
 MESSAGE_BYTES: Final = 64 * 1024
 PROGRAM = "brainjar.zygote"
 """The module that a zygote runs."""
@@ -46,6 +49,8 @@ class Zygote:
         self.loaded: Loaded | None = None
         self.why = ""
         """Why the last load failed."""
+        self.began = 0.0
+        """When it was started; monotonic."""
         self.pid = 0
         self.pidfd = -1
         self.sock: socket.socket | None = None
@@ -67,7 +72,7 @@ class Zygote:
 
     def take_over(self, state: ZygoteState) -> None:
         self.pid, self.pidfd, self.loaded = state.pid, state.pidfd, state.loaded
-        self.sock, self.standing = socket.socket(fileno=state.sock), Standing[state.standing]
+        self.sock, self.standing, self.began = socket.socket(fileno=state.sock), Standing[state.standing], time.monotonic()
         self.sock.setblocking(False)
 
     def start(self) -> None:
@@ -87,7 +92,7 @@ class Zygote:
             os.close(log)
             os.close(null)
         ours.setblocking(False)
-        self.sock, self.standing, self.why = ours, Standing.LOADING, ""
+        self.sock, self.standing, self.why, self.began = ours, Standing.LOADING, "", time.monotonic()
 
     def poll(self) -> bool:
         """Take what it says. Return whether its standing has changed."""
@@ -130,6 +135,11 @@ class Zygote:
             self.why = f"the zygote ended: {autopsy.how_ended(wait.exit_code, wait.signal, oom_kills, self._log)}"
         self.close()
         return wait
+
+    def give_up(self, why: str) -> None:
+        """It takes too long."""
+        self.why = self.why or why
+        self.kill()
 
     def kill(self) -> None:
         if self.pidfd >= 0:

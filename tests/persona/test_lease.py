@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sqlite3
+from collections import deque
 from typing import Any
 
 import pytest
 
 from brainjar import messages
-from brainjar.messages import Ask, Lease, Revoke, Yield
+from brainjar.messages import Ask, Lease, Resume, Resumed, Revoke, Trouble, Yield
 from brainjar.persona import turns
 from brainjar.persona.turns import Life
 
@@ -42,7 +43,8 @@ class Nothing:
 def life(monkeypatch: pytest.MonkeyPatch) -> Any:
     made: Any = Life.__new__(Life)
     made.bus, made.vitals, made.inbox, made.cpus = Bus(), Nothing(), [], ()
-    made.turn = made.request = made.granted = made.sent = made.held_up_ns = made.steps = 0
+    made.turn = made.request = made.granted = made.sent = made.held_up_ns = made.steps = made.numbered = 0
+    made.unheard = deque(maxlen=turns.UNHEARD)
     made.revoked = made.stopping = False
     made.unsaid, made.speak_at, made.tokens, made.spoken = "", 0.0, 0, 0
     made.birth = type("Birth", (), {"mind": "mind.db"})
@@ -94,3 +96,48 @@ def test_who_waits_for_a_disk_does_not_keep_the_lease_and_asks_for_another_when_
     said = [(type(one).__name__, getattr(one, "request", None)) for one in life.bus.heard]
     assert said == [("Ask", 1), ("Yield", 1), ("Trouble", None), ("Ask", 2)]
     assert life.granted == life.request == 2
+
+
+def said(life: Any, kind: Any) -> list[Any]:
+    return [one for one in life.bus.heard if isinstance(one, kind)]
+
+
+def test_what_must_not_be_lost_is_numbered_and_said_again_to_who_takes_over(life: Any) -> None:
+    for n in range(3):
+        life.say(Trouble(what=str(n)))
+    assert [one.no for one in said(life, Trouble)] == [1, 2, 3]
+    life.bus.heard.clear()
+    life.bus.says.append([Resume(acked=1)])
+    life._listen(0)
+    assert [(one.no, one.what) for one in said(life, Trouble)] == [(2, "1"), (3, "2")]
+    (resumed,) = said(life, Resumed)
+    assert resumed.sent == life.sent == 6, "three, two of them again, and this word itself"
+
+
+def test_what_was_heard_is_not_said_again(life: Any) -> None:
+    life.say(Trouble(what="a"))
+    life.bus.says.append([Lease(request=0, acked=1)])
+    life._listen(0)
+    life.bus.heard.clear()
+    life.bus.says.append([Resume(acked=0)])
+    life._listen(0)
+    assert said(life, Trouble) == []
+
+
+def test_who_waits_for_a_lease_asks_whoever_takes_over_at_once(life: Any) -> None:
+    life.request, life.granted = 7, 6
+    life.bus.says.append([Resume(acked=0)])
+    life._listen(0)
+    assert [one.request for one in said(life, Ask)] == [7]
+    life.granted = 7
+    life.bus.heard.clear()
+    life.bus.says.append([Resume(acked=0)])
+    life._listen(0)
+    assert said(life, Ask) == []
+
+
+def test_what_nobody_acknowledges_is_bounded_and_the_newest_is_kept(life: Any) -> None:
+    for n in range(3 * turns.UNHEARD):
+        life.say(Trouble(what=str(n)))
+    assert len(life.unheard) == turns.UNHEARD
+    assert life.unheard[-1][0] == 3 * turns.UNHEARD

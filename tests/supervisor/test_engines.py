@@ -197,7 +197,7 @@ def asked(threads: dict[str, int], concurrent: int, config: Config) -> tuple[str
     """Who holds it when all have asked."""
 
     class Process:
-        request, gave_back, cpus = 0, True, ()
+        request, gave_back, cpus, acked = 0, True, (), 0
 
         class channel:
             @staticmethod

@@ -11,6 +11,7 @@ import zmq
 
 from brainjar.bus import WorkerEnd
 from brainjar.config import Watchdog
+from brainjar.messages import Trouble
 from brainjar.supervisor.worker import VOICE_BURST, VOICE_BYTES_PER_S, Process
 
 
@@ -50,3 +51,33 @@ def test_a_flood_waits_in_the_queue_of_who_floods(process: Process) -> None:
     assert list(process.channel.hear(64, lambda: process.allowance > 0)) == [], "not a message more until it has earned it"
     worker.voice.setsockopt(zmq.LINGER, 0)
     worker.close()
+
+
+def test_a_numbered_word_is_heard_once_whoever_says_it_again(process: Process) -> None:
+    assert process.is_new(Trouble(what="a", no=1))
+    assert process.is_new(Trouble(what="b", no=2))
+    assert not process.is_new(Trouble(what="b", no=2))
+    assert not process.is_new(Trouble(what="a", no=1))
+    assert process.is_new(Trouble(what="an older version numbers nothing"))
+    assert process.acked == 2
+
+
+def test_what_is_handed_over_is_taken_over(process: Process, tmp_path: Path) -> None:
+    kept: list[int] = []
+    process.heard, process.request, process.gave_back, process.acked = 7, 3, False, 5
+    state = process.hand_over(lambda fd: kept.append(fd) or os.dup(fd))  # type: ignore[func-returns-value]
+    assert set(kept) >= {process.gate.fileno(), process.vitals, process.stderr}
+    process.channel.leave()
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    owner = (os.geteuid(), os.getegid())
+    again = Process(
+        context, tmp_path, tmp_path / "log", "subject", state.started, owner=owner, cap=state.cap, watchdog=Watchdog(), state=state
+    )
+    assert (again.heard, again.request, again.gave_back, again.acked, again.resuming) == (7, 3, False, 5, True)
+    assert [type(one).__name__ for one in again.pending] == ["Resume", "Revoke"], "what may have been lost is said again"
+    worker = WorkerEnd(str(process.channel.voice_path), str(process.channel.feed_path))
+    assert worker.say(b"x", wait_ms=5000)
+    assert again.channel.voice.poll(5000), "under the names that the worker knows"
+    worker.close()
+    again.close()
+    context.term()
