@@ -106,7 +106,13 @@ def _loaded(sock: socket.socket, started: float, engine: Held, context_bytes: in
 
 
 def _fork(sock: socket.socket, gate: int, engine: llama.Engine | Remote, context_bytes: int, supervisor: int, left_network: bool) -> None:
-    if siblings.fork():
+    try:
+        forked = siblings.fork()
+    except OSError as error:  # a limit on processes, or no memory: another birth may find room, and the model stays
+        os.write(gate, messages.encode(LoadFailed(why=f"it could not be forked: {error.strerror}")))
+        os.close(gate)
+        return
+    if forked:
         try:
             sock.close()
             _worker(socket.socket(fileno=gate), engine, context_bytes, supervisor, left_network)
@@ -169,6 +175,7 @@ def _worker(gate: socket.socket, engine: llama.Engine | Remote, context_bytes: i
         if birth.waits:
             life.released(_wait(gate, life))
             _tie(gate, engine)
+        life.claim()
         life.prepare()
         life.live()
     except Stopped:

@@ -12,7 +12,9 @@ One thread thinks, listens and speaks; nothing else of this process may touch th
 from __future__ import annotations
 
 import codecs
+import fcntl
 import math
+import os
 import secrets
 import sqlite3
 import time
@@ -66,6 +68,10 @@ WORDS_S: Final = 0.1
 BIRTH_PATIENCE_S: Final = 30.0
 """How long a newborn waits for a disk with room; then its start has failed, and is tried again."""
 SAY_WAIT_MS: Final = 2000
+LOCK: Final = "lock"
+"""Beside its mind; held by whoever lives as the persona."""
+CLAIM_S: Final = 20.0
+"""How long a newborn waits for it; then its start has failed, and is tried again."""
 SNAPSHOT_AFTER: Final = 16
 """So many tokens read are worth a snapshot before the thought that follows: a note of a death is about 20."""
 LIKELY: Final = "killed-by-operator"
@@ -205,6 +211,28 @@ class Life:
             self.birth, birth=birth, life=life, deaths=deaths, last_cause=release.last_cause, afresh=release.afresh, waits=False
         )
         self.stamps = (time.monotonic_ns(),) * 2
+
+    def claim(self) -> None:
+        """Be the only one that lives as this persona: a lock that the kernel releases with this process, however that ends.
+
+        The supervisor never has two; but one that was killed may have left a process that hangs in the kernel, and its next start
+        must not think beside that. Raise EngineError where it is still held after a while.
+        """
+        path = Path(self.birth.mind).with_name(LOCK)
+        until = time.monotonic() + CLAIM_S
+        try:
+            self._lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            while True:
+                try:
+                    fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    return
+                except BlockingIOError:
+                    if time.monotonic() > until:
+                        raise EngineError(f"{path}: another process still lives as {self.birth.name}") from None
+                    self.vitals.set(beat_ns=time.monotonic_ns())
+                    time.sleep(0.01)
+        except OSError as error:
+            raise EngineError(f"{path}: cannot be locked: {error.strerror}") from None
 
     def prepare(self) -> None:
         """All before READY. Raise what makes this start a failed one."""

@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final, Literal
 
+import msgspec
 import zmq
 
 from brainjar import vitals as vital
@@ -30,6 +31,7 @@ from brainjar.messages import (
     Feed,
     LastDeath,
     Layer,
+    LoadFailed,
     Memory,
     PersonaStatus,
     Ready,
@@ -259,6 +261,7 @@ class Process:
         if not body or len(fds) != 1:
             for fd in fds:
                 os.close(fd)
+            self.words = self.words or _why(body)
             return False
         self.pidfd = fds[0]
         os.set_inheritable(self.pidfd, False)
@@ -319,6 +322,14 @@ class Process:
         for fd in (self.vitals, self.stderr, self.pidfd):
             if fd >= 0:
                 os.close(fd)
+
+
+def _why(body: bytes) -> str:
+    """Why there is no newborn, in the words of who was to fork it; "" where it says nothing."""
+    try:
+        return msgspec.json.decode(body, type=LoadFailed).why
+    except msgspec.DecodeError:
+        return ""
 
 
 def _room(name: str, size: int) -> int:

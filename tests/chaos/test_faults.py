@@ -1,0 +1,384 @@
+"""Thousands of faults at random moments, against a real supervisor and real processes that hold no model.
+
+Every death must be in the ledger and on the bus exactly once, in order and with its cause; nothing may be left over; and at no instant
+may two processes live as one persona. BRAINJAR_CHAOS_FAULTS says how many (`make chaos`: 10,000), BRAINJAR_CHAOS_SEED which ones: a
+failure prints its seed.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import resource
+import signal
+import sqlite3
+import sys
+import threading
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from brainjar import ledger
+from brainjar.bus import Subscriber
+from brainjar.messages import Death
+from brainjar.supervisor.bulletin import RING_BYTES
+from tests.system.conftest import MakeJar
+from tests.system.harness import Jar, alive, jar_groups, until, zombies_of
+
+pytestmark = [pytest.mark.chaos, pytest.mark.system]
+
+FAULTS: Final = int(os.environ.get("BRAINJAR_CHAOS_FAULTS", "2000"))
+SEED: Final = int(os.environ.get("BRAINJAR_CHAOS_SEED", "0")) or random.SystemRandom().randrange(1, 1 << 31)
+SESSIONS: Final = 5
+"""Supervisors in a row; each but the last is killed."""
+PROGRAM: Final = (sys.executable, "-m", "tests.chaos.programs.light")
+CAUSES: Final = {
+    signal.SIGKILL: {"killed"},
+    signal.SIGSEGV: {"segv"},
+    signal.SIGABRT: {"abort"},
+    signal.SIGBUS: {"bus-error"},
+    signal.SIGFPE: {"fpe"},
+    signal.SIGUSR1: {"exit-3"},
+    signal.SIGUSR2: {"left"},
+    signal.SIGALRM: {"exit-1", "exception"},
+    signal.SIGVTALRM: {"exit-127"},
+    signal.SIGPROF: {"exception"},
+    signal.SIGXCPU: {"cap-rlimit", "out-of-memory"},
+    signal.SIGTERM: {"left"},
+}
+"""Signal -> what a death of it may be called. The walls let a worker be sent them; what `programs.faulty` makes of some is an exit."""
+HEAD: Final = """
+[jar]
+name = "chaos"
+[model]
+name = "smollm2-135m"
+context = 512
+[restart]
+pause = "0s"
+intensity = 1000000
+reset = "1s"
+[watchdog]
+stall = "1s"
+interval = "500ms"
+"""
+PROMPTS: Final = ("THINK 50",) * 2 + ("QUIET",) * 5 + ("SLOW 0.1",) * 2 + ("FAILS 5",)
+
+
+def config(root: Path) -> str:
+    text = HEAD
+    for n, prompt in enumerate(PROMPTS):
+        file = root / f"{n}.md"
+        file.write_text(prompt)
+        text += f'[[persona]]\nname = "p{n}"\nrole = "isolated"\nmemory = "128MiB"\nprompt = "{file}"\n'
+    return text
+
+
+class Ear(threading.Thread):
+    """Hears everything that a jar says, in a thread that does nothing else; who is READY, and who has died."""
+
+    def __init__(self, jar: Jar) -> None:
+        super().__init__(daemon=True)
+        self.jar = jar
+        self.ready: dict[str, tuple[int, int]] = {}
+        """Persona -> (pid, birth) while it is."""
+        self.heard: Counter[str] = Counter()
+        self.lock = threading.Lock()
+        self._ends = False
+        self._bus = Subscriber(jar.runtime_dir, ("READY", "DEATH", "STATE", "THOUGHT"))
+        for persona in jar.status()["personas"]:
+            if persona["state"] in ("ready", "thinking"):
+                self.ready[persona["name"]] = persona["pid"], persona["birth"]
+        self.start()
+
+    def run(self) -> None:
+        from brainjar.messages import decode_envelope
+
+        while not self._ends:
+            body = self._bus.receive(100)
+            if body is None:
+                continue
+            event = decode_envelope(body)
+            self.heard[event.type] += 1
+            with self.lock:
+                if event.type == "READY":
+                    self.ready[event.sender_id] = event.metadata["pid"], event.metadata["birth"]
+                elif event.type == "DEATH" or (event.type == "STATE" and event.metadata["state"] not in ("ready", "thinking", "paused")):
+                    self.ready.pop(event.sender_id, None)
+
+    def close(self) -> None:
+        self._ends = True
+        self.join()
+        self._bus.close()
+
+
+class Observer(threading.Thread):
+    """From outside: never two processes that live as one persona. The kernel says who holds its lock, and /proc who carries its name."""
+
+    def __init__(self, jar: Jar) -> None:
+        super().__init__(daemon=True)
+        self._state = jar.state_dir
+        self.found: list[str] = []
+        self.looks = 0
+        self._ends = False
+        self.start()
+
+    def run(self) -> None:
+        while not self._ends:
+            living: dict[str, list[int]] = defaultdict(list)
+            for stat in Path("/proc").glob("[0-9]*/stat"):
+                with suppress(OSError):
+                    head, _, rest = stat.read_text().rpartition(")")
+                    name = head.partition("(")[2]
+                    if name.startswith("bj-p") and rest.split()[0] != "Z" and self._is_ours(int(stat.parent.name)):
+                        living[name].append(int(stat.parent.name))
+            for name, pids in living.items():
+                # two names may be seen while one is on its way: only both holding the lock would be two lives, and that the kernel forbids
+                holders = [pid for pid in pids if self._holds(pid, name[3:])]
+                if len(holders) > 1:
+                    self.found.append(f"{name}: {holders}")
+            self.looks += 1
+
+    def _is_ours(self, pid: int) -> bool:
+        return any(str(self._state) in os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd"))
+
+    def _holds(self, pid: int, name: str) -> bool:
+        """Whether it has the persona's lock, as its own descriptor tells (`lock:` in fdinfo)."""
+        found = False
+        with suppress(OSError):
+            for fd in os.listdir(f"/proc/{pid}/fd"):
+                if os.readlink(f"/proc/{pid}/fd/{fd}").endswith(f"/{name}/lock"):
+                    found = found or "lock:" in Path(f"/proc/{pid}/fdinfo/{fd}").read_text()
+        return found
+
+    def close(self) -> None:
+        self._ends = True
+        self.join()
+
+
+@contextmanager
+def stalled_subscriber(jar: Jar) -> Iterator[None]:
+    """Subscribes to everything and reads nothing."""
+    import zmq
+
+    context = zmq.Context()
+    socket = context.socket(zmq.SUB)
+    socket.setsockopt(zmq.RCVHWM, 1)
+    socket.setsockopt(zmq.LINGER, 0)
+    socket.setsockopt(zmq.SUBSCRIBE, b"")
+    socket.connect(f"ipc://{jar.runtime_dir / 'events'}")
+    try:
+        yield
+    finally:
+        socket.close()
+        context.term()
+
+
+class Chaos:
+    def __init__(self, jar: Jar, clock: Path, rng: random.Random) -> None:
+        self.jar, self.clock, self.rng = jar, clock, rng
+        self.sent: dict[tuple[str, int], list[int]] = defaultdict(list)
+        """(persona, birth) -> the signals that it was sent while it was READY."""
+        self.done: Counter[str] = Counter()
+
+    def strike(self, ear: Ear) -> None:
+        """One fault."""
+        kind = self.rng.choices(("worker", "zygote", "senses", "stop", "descriptors", "clock", "order"), weights=(950, 4, 6, 4, 3, 6, 27))[
+            0
+        ]
+        getattr(self, f"_{kind}")(ear)
+        self.done[kind] += 1
+
+    def _one(self, ear: Ear) -> tuple[str, int, int] | None:
+        end = time.monotonic() + 30
+        while time.monotonic() < end:
+            with ear.lock:
+                free = [(name, pid, birth) for name, (pid, birth) in ear.ready.items()]
+            if free:
+                return self.rng.choice(free)
+            time.sleep(0.002)
+        raise AssertionError("nobody has been READY for 30 s")
+
+    def _worker(self, ear: Ear) -> None:
+        number = self.rng.choice(list(CAUSES))
+        found = self._one(ear)
+        assert found is not None
+        name, pid, birth = found
+        with ear.lock:
+            ear.ready.pop(name, None)  # one fault for a life, so that its cause is known
+        self.sent[name, birth].append(number)
+        with suppress(ProcessLookupError):
+            os.kill(pid, number)
+
+    def _stop(self, ear: Ear) -> None:
+        """It hangs; the watchdog finds out."""
+        found = self._one(ear)
+        assert found is not None
+        name, pid, birth = found
+        with ear.lock:
+            ear.ready.pop(name, None)
+        self.sent[name, birth].append(signal.SIGSTOP)
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGSTOP)
+
+    def _zygote(self, ear: Ear) -> None:
+        for pid in self.jar.named("bj-zygote"):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+    def _senses(self, ear: Ear) -> None:
+        for pid in self.jar.descendants():
+            with suppress(OSError):
+                if b"watchdog.senses" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                    os.kill(pid, signal.SIGKILL)
+
+    def _descriptors(self, ear: Ear) -> None:
+        """EMFILE for a moment: sockets, memfds and pidfds of newborns cannot be had."""
+        soft, hard = resource.prlimit(self.jar.pid, resource.RLIMIT_NOFILE)
+        used = max(map(int, os.listdir(f"/proc/{self.jar.pid}/fd")))
+        resource.prlimit(self.jar.pid, resource.RLIMIT_NOFILE, (used + 2, hard))
+        self._worker(ear)
+        time.sleep(0.05)
+        resource.prlimit(self.jar.pid, resource.RLIMIT_NOFILE, (soft, hard))
+
+    def _clock(self, ear: Ear) -> None:
+        aside = self.clock.with_suffix(".new")
+        aside.write_text(str(self.rng.choice((-86400, -3600, -1, 0, 1, 3600, 86400))))
+        aside.rename(self.clock)
+
+    def _order(self, ear: Ear) -> None:
+        """By hand: some that are deaths, some that are none."""
+        cmd = self.rng.choice(("restart", "kill", "pause", "resume", "status"))
+        found = self._one(ear)
+        assert found is not None
+        name, _, birth = found
+        if cmd in ("restart", "kill"):
+            with ear.lock:
+                ear.ready.pop(name, None)
+            self.sent[name, birth].append(-1)
+        self.jar.ask(cmd, **({} if cmd == "status" else {"name": name}))
+        if cmd == "pause":
+            self.jar.ask("resume", name=name)
+
+
+def until_all_live(jar: Jar) -> dict[str, Any]:
+    return jar.until_ready()
+
+
+def fds(pid: int) -> int:
+    return len(os.listdir(f"/proc/{pid}/fd"))
+
+
+def rss(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
+
+
+def heard_deaths(jar: Jar) -> list[dict[str, Any]]:
+    """Every DEATH of every epoch that a subscriber could have asked for."""
+    found: list[dict[str, Any]] = []
+    for epoch in range(1, jar.status()["supervisor"]["epoch"] + 1):
+        since = 0
+        while True:
+            answer, events = jar.ask("events", epoch=epoch, since=since)
+            found += [event for event in events if event["type"] == "DEATH" and event["epoch"] == epoch]
+            if not answer.get("more") or answer["more"][0] != epoch:
+                break
+            since = answer["more"][1]
+    return found
+
+
+def open_births(jar: Jar) -> int:
+    db = sqlite3.connect(f"file:{jar.state_dir / 'ledger.db'}?mode=ro", uri=True)
+    try:
+        return int(db.execute("SELECT count(*) FROM births WHERE outcome IS NULL").fetchone()[0])
+    finally:
+        db.close()
+
+
+def test_thousands_of_faults_lose_no_death_and_leave_nothing(make_jar: MakeJar, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with capsys.disabled():
+        print(f"\n  {FAULTS} faults, BRAINJAR_CHAOS_SEED={SEED}", flush=True)
+    rng = random.Random(SEED)
+    clock = tmp_path / "clock"
+    clock.write_text("0")
+    jar = make_jar(config(tmp_path), "--force", program=PROGRAM, env={"BRAINJAR_TEST_CLOCK": str(clock)})
+    chaos = Chaos(jar, clock, rng)
+    supervisors_killed = 0
+    seen: set[int] = set()
+    for session in range(SESSIONS):
+        jar.start()
+        until_all_live(jar)
+        ear, observer = Ear(jar), Observer(jar)
+        settled = None
+        with stalled_subscriber(jar):
+            for n in range(FAULTS // SESSIONS):
+                if n == FAULTS // SESSIONS // 3:
+                    settled = fds(jar.pid), rss(jar.pid)
+                chaos.strike(ear)
+                if rng.random() < 0.3:
+                    time.sleep(rng.random() * 0.02)
+            seen |= set(jar.descendants())
+            if session < SESSIONS - 1:  # while all of that is still under way
+                left = jar.descendants()
+                assert jar.process is not None
+                jar.process.kill()
+                jar.process.wait()
+                supervisors_killed += 1
+                until(lambda left=left: not any(alive(pid) for pid in left), 2.0, "who was left by a killed supervisor")  # type: ignore[misc]
+        ear.close()
+        observer.close()
+        assert observer.looks > 10
+        assert observer.found == []
+        assert ear.heard["DEATH"] > 0
+    assert settled is not None
+    until_all_live(jar)
+    # nothing is left over, nothing has grown
+    until(lambda: zombies_of(jar.pid) == [], 5.0, "zombies")
+    until(lambda: fds(jar.pid) <= settled[0] + 8, 10.0, f"descriptors: {settled[0]}, now {fds(jar.pid)}")
+    assert rss(jar.pid) - settled[1] < 2 * RING_BYTES + (2 << 20), f"grew from {settled[1]} to {rss(jar.pid)}"
+    # the ledger: each birth is closed but those that live, each death once, lives without a hole
+    assert open_births(jar) == len(PROMPTS)
+    recorded = ledger.read_deaths(jar.state_dir / "ledger.db")
+    assert len({(d.persona, d.birth) for d in recorded}) == len(recorded)
+    by_birth = {(d.persona, d.birth): d for d in recorded}
+    for name in (f"p{n}" for n in range(len(PROMPTS))):
+        own = sorted((d for d in recorded if d.persona == name), key=lambda d: d.birth)
+        assert [d.life for d in own] == list(range(1, len(own) + 1)), f"{name}: a life is missing or counted twice"
+        assert jar.persona(name)["deaths"] == len(own)
+    # the bus: what the ledger has, once each and in the same order; what was replayed is marked
+    heard = heard_deaths(jar)
+    first = [event for event in heard if not event["metadata"].get("replayed")]
+    births = [(event["sender_id"], event["metadata"]["birth"]) for event in first]
+    assert Counter(births).most_common(1)[0][1] == 1, "a death was announced twice"
+    assert set(births) == set(by_birth), "the bus and the ledger disagree"
+    for name in (f"p{n}" for n in range(len(PROMPTS))):
+        lives = [event["life"] for event in first if event["sender_id"] == name]
+        assert lives == sorted(lives), f"{name}: out of order"
+    # what was struck has died of it
+    wrong = [problem for key, numbers in chaos.sent.items() if (problem := judged(key, numbers, by_birth.get(key)))]
+    assert wrong == []
+    # fewer than were sent may have found their victim: it may have been stopped by an order, or its supervisor killed, before
+    struck = sum(1 for key in chaos.sent if key in by_birth)
+    assert struck >= 0.8 * len(chaos.sent)
+    assert jar.stop() == 0
+    until(lambda: not any(alive(pid) for pid in seen), 2.0, "orphans")
+    assert jar_groups(jar.state_dir) == []
+    with capsys.disabled():
+        causes = ", ".join(f"{cause} {count}" for cause, count in Counter(d.cause for d in recorded).most_common())
+        print(f"  {dict(chaos.done)}, {supervisors_killed} supervisors killed; {len(recorded)} deaths: {causes}", flush=True)
+
+
+def judged(key: tuple[str, int], numbers: list[int], death: Death | None) -> str:
+    """What is wrong with how it ended; "" where that is as it was struck."""
+    if death is None:
+        return ""  # stopped by an order, or not READY any more when it was struck: then there is no death to be told
+    allowed = {"supervisor-lost", "watchdog-stalled", "killed-by-operator"}
+    for number in numbers:
+        allowed |= CAUSES.get(number, set())  # type: ignore[call-overload]
+    if numbers == [signal.SIGSTOP]:
+        allowed |= {"killed"}
+    return "" if death.cause in allowed else f"{key}: {numbers} -> {death.cause} ({death.evidence})"
