@@ -28,6 +28,7 @@ COMMANDS: Final = (
     "logs",
     "models",
     "plan",
+    "drill",
     "doctor",
 )
 

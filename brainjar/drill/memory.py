@@ -1,0 +1,81 @@
+"""Each persona is grown to its cap, in turn and all at once: it dies of that alone, is resurrected, and the memory comes back.
+
+Nothing is injected: a mind grows by thinking (`mortality.growth = "context"`), under a cap that its second doubling passes.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from brainjar.drill.proving import Jar
+from brainjar.drill.report import Report
+from brainjar.units import format_size
+
+OF_THE_CAP: Final = frozenset({"cap-rlimit", "cap-watch", "cap-kv", "oom-cgroup"})
+GROW_S: Final = 1800.0
+"""For one mind to think its window full."""
+SLACK: Final = 0.10
+"""Of the jar's memory before, by which it may be more afterwards: a window that is filled to another part."""
+
+
+def run(jar: Jar, report: Report) -> None:
+    names = jar.names
+    for name in names:
+        jar.ask("pause", name=name)
+    before = jar.memory_bytes()
+    report.progress(f"the jar takes {format_size(before)}; everybody is paused")
+    for name in names:
+        _alone(jar, report, name, names)
+    _back(jar, report, before, "after each in turn")
+    _together(jar, report, names)
+    _back(jar, report, before, "after all at once")
+
+
+def _alone(jar: Jar, report: Report, name: str, names: tuple[str, ...]) -> None:
+    others = {one.name: (one.pid, one.deaths) for one in jar.status().personas if one.name != name}
+    life, cap = jar.persona(name).life, jar.persona(name).memory.cap_bytes
+    report.progress(f"{name} thinks until it is at its cap of {format_size(cap)}")
+    jar.ask("resume", name=name)
+    death = jar.until("DEATH", name, patience_s=GROW_S)
+    back = jar.until("READY", name)
+    jar.until("THOUGHT", name)
+    jar.ask("pause", name=name)
+    cause = death.metadata["cause"]
+    report.claim(f"{name} dies of its cap", cause in OF_THE_CAP, f"{cause} in life {death.life}", "one of " + ", ".join(sorted(OF_THE_CAP)))
+    report.claim(f"{name} is back and thinks on", back.life == life + 1, f"life {back.life}", f"life {life + 1}")
+    now = {one.name: (one.pid, one.deaths) for one in jar.status().personas if one.name != name}
+    hurt = [other for other in names if other != name and now[other] != others[other]]
+    report.claim(f"{name} takes nobody with it", not hurt, ", ".join(hurt) or "nobody", "nobody")
+
+
+def _together(jar: Jar, report: Report, names: tuple[str, ...]) -> None:
+    deaths = {one.name: one.deaths for one in jar.status().personas}
+    report.progress("all think until they are at their caps")
+    for name in names:
+        jar.ask("resume", name=name)
+    wanted = set(names)
+    causes: dict[str, str] = {}
+    while wanted:
+        death = jar.until("DEATH", where=lambda event: event.sender_id in wanted, patience_s=GROW_S * len(names))
+        causes[death.sender_id] = death.metadata["cause"]
+        wanted.discard(death.sender_id)
+    jar.until_ready()
+    for name in names:
+        jar.ask("pause", name=name)
+    after = {one.name: one.deaths for one in jar.status().personas}
+    report.claim(
+        "all at once: each dies of its own cap",
+        set(causes.values()) <= OF_THE_CAP,
+        ", ".join(f"{name} {cause}" for name, cause in causes.items()),
+    )
+    report.claim(
+        "all at once: every death is counted",
+        all(after[name] > deaths[name] for name in names),
+        ", ".join(f"{name} {deaths[name]} → {after[name]}" for name in names),
+    )
+
+
+def _back(jar: Jar, report: Report, before: int, when: str) -> None:
+    now = jar.memory_bytes()
+    most = int(before * (1 + SLACK))
+    report.claim(f"{when}, the memory is back", now <= most, format_size(now), f"at most {format_size(most)}, {format_size(before)} before")

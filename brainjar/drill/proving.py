@@ -1,0 +1,185 @@
+"""A jar of a drill's own: started from a config, in directories of its own, listened to, and ended with all that it started.
+
+It is a client like any other; the jar that runs already, if there is one, is never touched.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from brainjar import ledger, minds, paths
+from brainjar.client import control
+from brainjar.client.find import Jar as Card
+from brainjar.client.find import is_running
+from brainjar.client.follow import Follower
+from brainjar.errors import BrainjarError
+from brainjar.messages import Death, Envelope, PersonaStatus, Status
+
+START_S: Final = 300.0
+"""A large model may have to be loaded."""
+
+
+class TooLate(BrainjarError):
+    """What was waited for did not come."""
+
+
+class Jar:
+    def __init__(self, place: Path, options: Sequence[str]) -> None:
+        """`place`: an empty directory. `options`: of `supervise`, the config among them."""
+        self.state_dir, self.runtime_dir = place / "state", place / "run"
+        self._log = place / "output"
+        self._argv = [sys.executable, "-m", "brainjar", "supervise", *options, "--state-dir", str(self.state_dir), "--view", "none"]
+        self._argv += ["--set", "jar.name=drill", "--set", f"jar.runtime_dir={self.runtime_dir}"]
+        self._process: subprocess.Popen[bytes] | None = None
+        self._follower: Follower | None = None
+        self.seen: list[Envelope] = []
+        """Every event so far, in order."""
+
+    def __enter__(self) -> Jar:
+        env = dict(os.environ) | paths.import_environment()
+        with open(self._log, "ab") as out:
+            self._process = subprocess.Popen(self._argv, stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=env, start_new_session=True)
+        try:
+            self._until(lambda: is_running(self.runtime_dir), START_S, "the jar to answer")
+            self._follower = Follower(self.card)
+            self.until_ready()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._follower is not None:
+            self._follower.close()
+        process = self._process
+        if process is None or process.poll() is not None:
+            return
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(60)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+    def _until(self, what: Callable[[], bool], patience_s: float, words: str) -> None:
+        end = time.monotonic() + patience_s
+        while not what():
+            if self._process is not None and self._process.poll() is not None:
+                last = self._log.read_text(errors="replace").strip().splitlines()
+                raise BrainjarError(f"the drill's jar has ended: {last[-1] if last else 'it said nothing'}")
+            if time.monotonic() > end:
+                raise TooLate(f"waited {patience_s:g} s for {words}")
+            time.sleep(0.05)
+
+    @property
+    def card(self) -> Card:
+        return Card(jar="drill", pid=self.pid, state_dir=self.state_dir, runtime_dir=self.runtime_dir)
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    # ── asked ──
+
+    def status(self) -> Status:
+        return control.status(self.card)
+
+    def persona(self, name: str) -> PersonaStatus:
+        return next(persona for persona in self.status().personas if persona.name == name)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(persona.name for persona in self.status().personas)
+
+    def ask(self, cmd: str, **more: Any) -> str:
+        return control.ask(self.card, cmd, **more)
+
+    def deaths(self) -> list[Death]:
+        return ledger.read_deaths(self.state_dir / "ledger.db")
+
+    def mind(self, name: str) -> list[minds.Line]:
+        return list(minds.read_lines(self.state_dir / "minds" / name / "mind.db"))
+
+    def until_ready(self, patience_s: float = START_S) -> Status:
+        found: list[Status] = []
+
+        def ready() -> bool:
+            found[:] = [self.status()]
+            return all(persona.state in ("ready", "thinking", "paused") for persona in found[0].personas)
+
+        self._until(ready, patience_s, "all personas to be ready")
+        return found[0]
+
+    # ── heard ──
+
+    def listen(self, seconds: float) -> list[Envelope]:
+        """What comes within so long."""
+        assert self._follower is not None
+        end = time.monotonic() + seconds
+        found: list[Envelope] = []
+        while (left := end - time.monotonic()) > 0:
+            found += [event for event in self._follower.take(min(left, 0.5)) if event.type != "SNAP"]
+        self.seen += found
+        return found
+
+    def until(
+        self, type: str, sender: str | None = None, where: Callable[[Envelope], bool] = lambda _: True, patience_s: float = 120.0
+    ) -> Envelope:
+        """The next such event. Raise `TooLate`."""
+        assert self._follower is not None
+        end = time.monotonic() + patience_s
+        while (left := end - time.monotonic()) > 0:
+            found = None
+            for event in self._follower.take(min(left, 0.5)):
+                if event.type == "SNAP":
+                    continue
+                self.seen.append(event)
+                if found is None and event.type == type and sender in (None, event.sender_id) and where(event):
+                    found = event
+            if found is not None:
+                return found
+        raise TooLate(f"waited {patience_s:g} s for {type}{f' of {sender}' if sender else ''}")
+
+    # ── seen from outside ──
+
+    def descriptors(self) -> int:
+        return len(os.listdir(f"/proc/{self.pid}/fd"))
+
+    def rss_bytes(self) -> int:
+        return int(Path(f"/proc/{self.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
+
+    def descendants(self) -> dict[int, str]:
+        """pid -> state letter of all that descends from the supervisor."""
+        parents: dict[int, list[tuple[int, str]]] = {}
+        for stat in Path("/proc").glob("[0-9]*/stat"):
+            try:
+                fields = stat.read_text().rpartition(")")[2].split()
+            except OSError:
+                continue
+            parents.setdefault(int(fields[1]), []).append((int(stat.parent.name), fields[0]))
+        found: dict[int, str] = {}
+        todo = [self.pid]
+        while todo:
+            for pid, letter in parents.get(todo.pop(), ()):
+                found[pid] = letter
+                todo.append(pid)
+        return found
+
+    def memory_bytes(self) -> int:
+        """Σ PSS of all its processes: what they take of this machine, shared pages counted once."""
+        total = 0
+        for pid in (self.pid, *self.descendants()):
+            try:
+                text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+            except OSError:
+                continue
+            total += sum(int(line.split()[1]) * 1024 for line in text.splitlines() if line.startswith("Pss:"))
+        return total
