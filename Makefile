@@ -5,7 +5,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-vm bench lint clean
+.PHONY: help setup run test test-vm chaos bench lint clean
 
 LLAMA := 0.3.36
 MODELS := smollm2-135m gemma3-270m
@@ -34,6 +34,10 @@ test: lint ## lint, fetch the models, run every test (ARGS='-k name' goes to pyt
 
 test-vm: setup ## run the tests of cgroups in a guest that has v2 (ARGS='--as user tests/x.py': others; tests/vm)
 	@exec tests/vm/run $(ARGS)
+
+chaos: setup ## 10,000 faults at random moments (BRAINJAR_CHAOS_FAULTS, BRAINJAR_CHAOS_SEED: how many, which ones)
+	@$(BIN)/brainjar models fetch $(MODEL) >/dev/null
+	@BRAINJAR_CHAOS_FAULTS=$${BRAINJAR_CHAOS_FAULTS:-10000} $(BIN)/pytest tests/chaos $(ARGS)
 
 bench: setup ## measure everything beside its peers, about an hour (ARGS='--only birth,token', '--quick', '--list'; benchmarks/README.md)
 	@$(FETCH)

@@ -140,6 +140,7 @@ class Orders:
 
     def _restart(self, worker: Worker, wait: Wait) -> Answer | None:
         worker.follows = ""
+        worker.recent.clear()  # whoever wants it again gives it another chance
         if worker.phase in (Phase.STOPPED, Phase.WAITING):
             self._keeper.happen(worker, Event.START)
         else:
