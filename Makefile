@@ -36,7 +36,7 @@ test-vm: setup ## run the tests of cgroups in a guest that has v2 (ARGS='--as us
 	@exec tests/vm/run $(ARGS)
 
 chaos: setup ## 10,000 faults at random moments (BRAINJAR_CHAOS_FAULTS, BRAINJAR_CHAOS_SEED: how many, which ones)
-	@$(BIN)/brainjar models fetch $(MODEL) >/dev/null
+	@$(FETCH)
 	@BRAINJAR_CHAOS_FAULTS=$${BRAINJAR_CHAOS_FAULTS:-10000} $(BIN)/pytest tests/chaos $(ARGS)
 
 bench: setup ## measure everything beside its peers, about an hour (ARGS='--only birth,token', '--quick', '--list'; benchmarks/README.md)
