@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import shutil
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -67,6 +68,7 @@ def run(args: argparse.Namespace) -> int:
     if said:
         print(f"brainjar: {said}", file=sys.stderr)
     config = configs.load(path, args.overrides, model=args.model)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # its jar goes with it, as at Ctrl-C
     report = Report(args.kind)
     place = Path(tempfile.mkdtemp(prefix="brainjar-drill-"))
     options = ["--config", str(path), *(f"--set={one}" for one in (*args.overrides, *_overrides(args.kind, config)))]

@@ -20,6 +20,7 @@ from brainjar.client.find import Jar as Card
 from brainjar.client.find import is_running
 from brainjar.client.follow import Follower
 from brainjar.errors import BrainjarError
+from brainjar.isolation import bonds
 from brainjar.messages import Death, Envelope, PersonaStatus, Status
 
 START_S: Final = 300.0
@@ -45,7 +46,15 @@ class Jar:
     def __enter__(self) -> Jar:
         env = dict(os.environ) | paths.import_environment()
         with open(self._log, "ab") as out:
-            self._process = subprocess.Popen(self._argv, stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=env, start_new_session=True)
+            self._process = subprocess.Popen(
+                self._argv,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+                env=env,
+                start_new_session=True,
+                preexec_fn=bonds.end_with_parent,  # this process has one thread yet
+            )
         try:
             self._until(lambda: is_running(self.runtime_dir), START_S, "the jar to answer")
             self._follower = Follower(self.card)

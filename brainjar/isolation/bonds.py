@@ -60,6 +60,11 @@ def die_with(parent: int, wait_s: float = 0.0) -> None:
         raise NotTied(f"the kernel did not tie this process to {parent}")
 
 
+def end_with_parent() -> None:
+    """Ask the kernel for SIGTERM when the parent dies: an orderly end. It holds over execve."""
+    _prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
 def set_name(name: str) -> None:
     """The name that ps and top show, 15 bytes of it."""
     buffer = ctypes.create_string_buffer(name.encode()[:15])
