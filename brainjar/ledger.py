@@ -244,6 +244,10 @@ class Ledger:
             raise sqlite3.OperationalError(self.error)
         return deaths
 
+    def leave(self) -> None:
+        """Close the file; what is queued is another's to commit (`left`)."""
+        self._db.close()
+
     def close(self) -> None:
         self.commit()
         self._db.close()

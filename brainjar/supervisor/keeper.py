@@ -18,7 +18,6 @@ from brainjar.config import Config, Model, Persona
 from brainjar.isolation import hostmemory, rlimits
 from brainjar.ledger import Ledger
 from brainjar.messages import (
-    JAR,
     NO_NETWORK,
     PLAIN,
     SHORT_WORDS,
@@ -48,16 +47,13 @@ from brainjar.supervisor.poller import Poller
 from brainjar.supervisor.premises import LOGS, MIND, Premises
 from brainjar.supervisor.standby import Standbys
 from brainjar.supervisor.worker import Process, Source, Worker
-from brainjar.supervisor.zygotes import Standing, Zygote
+from brainjar.supervisor.zygotes import Standing, Zygote, Zygotes
 from brainjar.watchdog import pressure
 
 START_S: Final = 120.0
 """From the fork to READY: a snapshot is taken over, a mind is opened; the model is loaded already."""
 STOP_S: Final = 5.0
 TERM_S: Final = 2.0
-SUCCESSOR_BYTES: Final = 256 << 20
-"""Free memory that must be left beside a second copy of a model."""
-LOOK_AGAIN_S: Final = 60.0
 KILL_AGAIN_S: Final = 1.0
 HOLD_S: Final = 0.5
 """How often it is looked whether births are free again."""
@@ -101,14 +97,7 @@ class Keeper:
         """End the jar: who has failed is given up, and it with them."""
         self.jitter: Callable[[], float] = lambda: os.urandom(1)[0] / 256
         self.workers: dict[str, Worker] = {}
-        self.zygotes: dict[Model, Zygote] = {}
-        self.retired: list[Zygote] = []
-        """Those that fork nobody any more. They end when nobody lives whom they forked."""
-        self._outdated: set[Model] = set()
-        """Whose zygote runs the code of before an upgrade."""
-        self._successor: Zygote | None = None
-        """One that loads, to take the place of such a one."""
-        self._look_again_at = 0.0
+        self.zygotes = Zygotes(premises.state_dir / LOGS / "zygote.log", housing.groups.adopt_zygote, clock)
         self.standbys = Standbys(self._fork_standby, self._equip_standby, START_S)
         log = premises.state_dir / LOGS / "engine.log"
         self.engines = Engines(premises.state_dir, log, bulletin, clock)
@@ -127,12 +116,7 @@ class Keeper:
     # ── from one program to the next ──
 
     def _take_over(self, state: Handover) -> None:
-        for one in state.zygotes:
-            zygote = self.zygotes.get(one.model)
-            if one.retired or zygote is None or zygote.words != one.words or zygote.standing is not Standing.ABSENT:
-                zygote = Zygote(one.model, self.premises.state_dir / LOGS / "zygote.log", one.words)
-                self.retired.append(zygote)
-            zygote.take_over(one)
+        self.zygotes.take_over(state.zygotes)
         for engine in self.engines.all:
             for found in state.engines:
                 if found.personas == engine.spec.personas:
@@ -224,7 +208,7 @@ class Keeper:
         self.workers.update(in_order | leaving)
         self._starts = config.starts
         self._after = {name: [self.workers[p.name] for p in config.personas if name in p.after] for name in self.workers}
-        self._arrange_zygotes()
+        self.zygotes.adopt({model: self._words(model) for model in config.loads})
         self.engines.adopt(config, self.housing.quotas, self.housing.rooms)
         for worker in self.workers.values():
             keeps = config.restart.standby and worker.persona.model.mode == "fork" and worker.name in in_order
@@ -234,15 +218,6 @@ class Keeper:
         self.leases.engine_threads = {name: 0 if alone else engine.threads for engine in config.engines for name in engine.personas}
         for worker in self.workers.values():
             worker.remember_deaths(config.restart.intensity + restart.DOUBLINGS)
-
-    def _arrange_zygotes(self) -> None:
-        log = self.premises.state_dir / LOGS / "zygote.log"
-        for model, zygote in list(self.zygotes.items()):
-            if model not in self.config.loads or zygote.words != self._words(model):
-                self.retired.append(self.zygotes.pop(model))
-        for model in self.config.loads:
-            if model not in self.zygotes:
-                self.zygotes[model] = Zygote(model, log, self._words(model))
 
     def _tell_changed(self, worker: Worker, persona: Persona) -> None:
         self.standbys.end(worker)  # it was forked under what is no more
@@ -257,57 +232,15 @@ class Keeper:
                 self.leases.gate.unbar(worker.name)
                 worker.close()
                 self.housing.vacate(worker.name)
-        if self.retired:
-            needed = {process.zygote for process in self.processes()}
-            for zygote in self.retired:
-                if zygote.pid not in needed:
-                    zygote.kill()
-            self.retired = [zygote for zygote in self.retired if zygote.standing is not Standing.ABSENT]
+        if self.zygotes.retired:
+            self.zygotes.let_go({process.zygote for process in self.processes()})
         if self.engines.retired:
             self.engines.let_go(self.workers.values())
 
-    # ── zygotes after an upgrade ──
-
-    def outdate_zygotes(self) -> None:
-        """They run the code of before. Each is replaced when there is memory for a second copy of its model."""
-        self._outdated = {model for model, zygote in self.zygotes.items() if zygote.standing is not Standing.ABSENT}
-
     def renew(self) -> None:
-        """Once a beat: start the next successor, if there is room for it."""
-        if self._successor is not None or not self._outdated or self.closing or self.danger() or self.clock() < self._look_again_at:
-            return
-        model = next(iter(self._outdated))
-        zygote = self.zygotes.get(model)
-        if zygote is None or zygote.standing is not Standing.LOADED or zygote.loaded is None:
-            if zygote is None or zygote.standing is Standing.ABSENT:
-                self._outdated.discard(model)  # the next one that is started is of the new code
-            return
-        need = zygote.loaded.model_bytes + zygote.loaded.context_bytes + SUCCESSOR_BYTES
-        if hostmemory.read().available_bytes < need:
-            self._look_again_at = self.clock() + LOOK_AGAIN_S
-            return
-        successor = Zygote(model, self.premises.state_dir / LOGS / "zygote.log", zygote.words)
-        try:
-            self.start_zygote(successor)
-        except OSError:
-            self._look_again_at = self.clock() + LOOK_AGAIN_S
-            return
-        self._successor = successor
-
-    def succeeds(self, zygote: Zygote) -> bool:
-        """Whether it is to take the place of another one. If it has loaded, it does."""
-        if zygote is not self._successor:
-            return False
-        if zygote.standing is Standing.LOADED:
-            self._successor = None
-            self._outdated.discard(zygote.model)
-            self.retired.append(self.zygotes[zygote.model])
-            self.zygotes[zygote.model] = zygote
-        elif zygote.standing is Standing.ABSENT:
-            self._successor, self._look_again_at = None, self.clock() + LOOK_AGAIN_S
-            why = f"the process that holds {zygote.model.name or zygote.model.path.name} is of the version before, and goes on"
-            self.bulletin.announce("PRESSURE", JAR, f"{why}: another could not be started ({zygote.why})")
-        return True
+        """Once a beat: replace a zygote of before an upgrade, if there is room for another."""
+        if not self.closing and not self.danger():
+            self.zygotes.renew(lambda: hostmemory.read().available_bytes)
 
     def processes(self) -> Iterator[Process]:
         """Of all lives, those that wait included."""
@@ -323,20 +256,15 @@ class Keeper:
             *([VOCABULARY] if model.mode != "fork" else [] if self.config.repacks(model) else [PLAIN]),
         )
 
-    def all_zygotes(self) -> list[Zygote]:
-        found = [*self.zygotes.values(), *self.retired]
-        return found if self._successor is None else [*found, self._successor]
-
     def born_by(self, zygote: Zygote) -> list[Worker]:
         """Those whose birth is this one's to bring about."""
-        if zygote in self.retired:
+        if zygote in self.zygotes.retired:
             return [worker for worker in self.workers.values() if worker.process is not None and worker.process.zygote == zygote.pid]
         return list(self.workers_of(zygote.model))
 
     def zygote_of(self, worker: Worker) -> Zygote:
-        """Who forks its next birth; while it becomes another, whoever forked it."""
-        model = worker.persona.model.shared
-        return self.zygotes.get(model) or next(zygote for zygote in reversed(self.retired) if zygote.model == model)
+        """Who forks its next birth."""
+        return self.zygotes.of(worker.persona.model.shared)
 
     # ── the table at work ──
 
@@ -457,7 +385,7 @@ class Keeper:
             if engine is not None and engine.standing is Standing.ABSENT:
                 self.engines.start(engine)
             if zygote.standing is Standing.ABSENT:
-                self.start_zygote(zygote)
+                self.zygotes.start(zygote)
         except OSError as error:
             worker.reason = f"no process for the model could be made: {error.strerror}"
             self.happen(worker, Event.UNLOADED)
@@ -475,11 +403,6 @@ class Keeper:
     def end_misuse(self, worker: Worker, why: str) -> None:
         """Its engine does not listen to it any more."""
         self.end(worker, signal.SIGKILL, "misuse", f"its engine let go of {worker.name}, as it {why}")
-
-    def start_zygote(self, zygote: Zygote) -> None:
-        """Raise OSError when no process can be made."""
-        zygote.start()
-        self.housing.groups.adopt_zygote(zygote.pid)
 
     def _fork(self, worker: Worker) -> None:
         worker.births += 1

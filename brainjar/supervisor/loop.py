@@ -113,7 +113,8 @@ class Supervisor:
         self._options = options or []
         announce = partial(self._announce_jar, "PRESSURE")
         self._reload = Reload(self.keeper, self._poller, self._options, self._adopt, announce)
-        self._upgrade = Upgrade(self.keeper, self._poller, announce, self._hand_over, self._leave, lambda: self._reload.waits)
+        self._upgrade = Upgrade(self.keeper, self._poller, announce, self._hand_over, self._settle_up, self._leave)
+        self._upgrade.busy = lambda: self._reload.waits
         self.orders = Orders(self.keeper, self._reports.status, self.stop, self._reload, self._upgrade)
         self._control = Control(premises.runtime_dir, is_view, None if state is None else state.listener)
         self._next_beat = clock()
@@ -146,7 +147,7 @@ class Supervisor:
             lapped()
         why = self._upgrade.keep_aside(self.premises.state_dir)  # and until here the way back was the one before it
         if handed_over is not None and handed_over.code != self._upgrade.code:
-            self.keeper.outdate_zygotes()
+            self.keeper.zygotes.outdate()
         try:
             if handed_over is None:
                 self._begin()
@@ -205,7 +206,6 @@ class Supervisor:
             one = connection.hand_over(keep)
             one.wait = self.orders.wait_of(connection)
             connections.append(one)
-        zygotes = [(zygote, zygote in self.keeper.retired) for zygote in self.keeper.all_zygotes()]
         return Handover(
             config=self.keeper.config,
             options=self._options,
@@ -222,7 +222,7 @@ class Supervisor:
             groups=self.housing.groups.made,
             counted=self.housing.hand_over(),
             workers=[worker.hand_over(keep) for worker in self.keeper.workers.values()],
-            zygotes=[state for zygote, retired in zygotes if (state := zygote.hand_over(keep, retired=retired)) is not None],
+            zygotes=self.keeper.zygotes.hand_over(keep),
             engines=[engine.hand_over(keep) for engine in self.keeper.engines.all],
             claims=claims,
             barred=barred,
@@ -232,23 +232,25 @@ class Supervisor:
             inherited=kept,
         )
 
-    def _leave(self) -> Handover:
-        """Hand over, and close what does not outlive that. All that was said has been heard, committed and published."""
+    def _settle_up(self) -> Handover:
+        """What is handed over when all that was said has been heard, committed and published. From here on nothing may happen any more."""
         for worker in self.keeper.workers.values():
             if worker.process is not None:
                 self._hear(worker)
         self.keeper.clear_up()
-        self.bulletin.flush()
         self.keeper.standbys.end_unready()
-        state = self._hand_over()
+        self.bulletin.flush()
+        return self._hand_over()
+
+    def _leave(self) -> None:
+        """Close what does not outlive an execve, in good order: what was said is on its way."""
         self.senses.close()
         for process in self.keeper.processes():
             process.channel.leave()
-        self.ledger.close()
+        self.ledger.leave()
         self._events.close()
         self._doorkeeper.close()
         self._context.term()
-        return state
 
     def _announce_lost(self, death: messages.Death) -> None:
         text = f"{death.persona} died in life {death.life}: {death.cause} (its supervisor was killed)"
@@ -296,15 +298,15 @@ class Supervisor:
             deaths = sum(worker.deaths for worker in self.keeper.workers.values())
             self.bulletin.announce("SHUTDOWN", JAR, f"jar {self.premises.jar} is stopped after {deaths} deaths in all")
             self.bulletin.flush()
-            for zygote in self.keeper.all_zygotes():
+            for zygote in self.keeper.zygotes:
                 zygote.kill()
             self.keeper.engines.dismiss()
         self.terminal.finish(self.clock())
-        ended = all(zygote.standing is Standing.ABSENT for zygote in self.keeper.all_zygotes())
+        ended = all(zygote.standing is Standing.ABSENT for zygote in self.keeper.zygotes)
         return self.terminal.pidfd < 0 and ended and self.keeper.engines.gone
 
     def _loaders(self) -> list[Zygote | Engine]:
-        return [*self.keeper.all_zygotes(), *self.keeper.engines]
+        return [*self.keeper.zygotes, *self.keeper.engines]
 
     def _end(self) -> None:
         """Leave nothing behind, also after an exception: then the workers are killed."""
@@ -342,7 +344,7 @@ class Supervisor:
         now = self.clock()
         for call in chain(self._poller.come() if self._poller.fileno() in ready else (), self._poller.due(now)):
             call()
-        for zygote in self.keeper.all_zygotes():
+        for zygote in self.keeper.zygotes:
             self._attend_zygote(zygote, ready)
         for engine in self.keeper.engines:
             workers = self.keeper.workers_of(engine.model)
@@ -383,7 +385,7 @@ class Supervisor:
         for connection in self._control.connections.values():
             listen = 0 if connection.heard_all else read  # who has said all would be ready for ever
             poll.register(connection.fd, listen | (select.POLLOUT if connection.wants_write else 0))
-        for zygote in self.keeper.all_zygotes():
+        for zygote in self.keeper.zygotes:
             if zygote.sock is not None:
                 poll.register(zygote.pidfd, read)
                 if zygote.standing is Standing.LOADING:
@@ -491,7 +493,7 @@ class Supervisor:
             self._poller.at(self.clock(), self._open_door)
 
     def _is_zygote(self, pid: int) -> bool:
-        return pid > 0 and any(zygote.pid == pid for zygote in self.keeper.all_zygotes())
+        return pid > 0 and any(zygote.pid == pid for zygote in self.keeper.zygotes)
 
     def _end_strangers(self) -> None:
         """Kill what a dead worker has left outside its group; not while a newborn is on its way, which is unknown as well."""
@@ -577,23 +579,28 @@ class Supervisor:
     def _attend_zygote(self, zygote: Zygote, ready: dict[int, int]) -> None:
         if zygote.sock is None:
             return
-        if zygote.standing is Standing.LOADING and zygote.sock.fileno() in ready and zygote.poll() and not self.keeper.succeeds(zygote):
+        loading = zygote.standing is Standing.LOADING
+        if loading and zygote.sock.fileno() in ready and zygote.poll() and not self.keeper.zygotes.loads_successor(zygote):
             for worker in self.keeper.workers_of(zygote.model):
                 if self.keeper.can_fork(worker):
                     self.keeper.happen(worker, Event.LOADED)
         if zygote.pidfd in ready:
             was_loaded = zygote.standing is Standing.LOADED
-            if zygote.ended(self.keeper.new_oom_kills()) is None or self.keeper.succeeds(zygote):
+            if zygote.ended(self.keeper.new_oom_kills()) is None:
+                return
+            if self.keeper.zygotes.loads_successor(zygote):
+                name = zygote.model.name or zygote.model.path.name
+                self._announce_jar("PRESSURE", f"{name}: its process of the version before goes on, as another did not load ({zygote.why})")
                 return
             for worker in self.keeper.born_by(zygote):
                 if worker.process is None or worker.process.pidfd < 0:
                     self.keeper.happen(worker, Event.UNLOADED)
-            if was_loaded and not self._stopping and zygote not in self.keeper.retired:
+            if was_loaded and not self._stopping and zygote not in self.keeper.zygotes.retired:
                 self._announce_jar("PRESSURE", f"the process that holds the model has ended ({zygote.why}); it is started again")
                 if self.verdicts.danger:
                     return  # the next birth starts it, when there is room for it
                 try:
-                    self.keeper.start_zygote(zygote)
+                    self.keeper.zygotes.start(zygote)
                 except OSError:
                     pass  # the next birth tries again
 

@@ -1,9 +1,10 @@
 """What an upgrade executes: the new version takes over, or before its first lap is done the old one does again.
 
-    python stub.py HANDOVER ASIDE
+    python stub.py supervise HANDOVER ASIDE
 
-`HANDOVER`: a descriptor (`handover`); `ASIDE`: the directory where the old version is kept (`aside`), this file with it, and that has
-to run whatever the new one is: it imports nothing of brainjar, but the one line that is meant to fail.
+The first word is for who looks at `ps`. `HANDOVER`: a descriptor (`handover`); `ASIDE`: the directory where the old version is kept
+(`aside`), this file with it, and that has to run whatever the new one is: it imports nothing of brainjar, but the one line that is
+meant to fail.
 """
 
 import os
@@ -15,10 +16,9 @@ PATIENCE_S = 30
 
 
 def main() -> None:
-    handover, aside = int(sys.argv[1]), sys.argv[2]
+    handover, aside, why = int(sys.argv[2]), sys.argv[3], "".join(sys.argv[4:])
     sys.path[:] = [path for path in sys.path if path != os.path.dirname(os.path.abspath(__file__))]
-    went_back = len(sys.argv) > 3
-    if went_back:
+    if why:  # the new version could not
         sys.path.insert(0, aside)
     lapped = False
 
@@ -35,13 +35,13 @@ def main() -> None:
         signal.alarm(PATIENCE_S)
         from brainjar.supervisor import takeover
 
-        status = takeover.run(handover, done, sys.argv[3] if went_back else "")
+        status = takeover.run(handover, done, why)
     except BaseException as error:
         signal.alarm(0)
-        if lapped or went_back:
+        if lapped or why:
             raise
         why = f"{type(error).__name__}: {error}".replace("\0", "").splitlines()[0][:500]
-        again = [sys.executable, os.path.abspath(__file__), str(handover), aside, why]
+        again = [sys.executable, os.path.abspath(__file__), "supervise", str(handover), aside, why]
         os.execv(sys.executable, again)
     sys.exit(status)
 

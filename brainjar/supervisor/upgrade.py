@@ -8,6 +8,7 @@ meanwhile they say again (`Resume`), what clients missed they see by its numbers
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -48,17 +49,19 @@ class Upgrade:
         poller: Poller,
         announce: Callable[[str], None],
         draft: Callable[[], Handover],
-        leave: Callable[[], Handover],
-        busy: Callable[[], bool],
+        settle_up: Callable[[], Handover],
+        leave: Callable[[], None],
     ) -> None:
-        """`draft`: what would be handed over now; `leave`: the same, with everything closed that does not outlive it. `busy`: a config is
-        being applied."""
+        """`draft`: what would be handed over now; `settle_up`: what is, with all that was said heard; `leave` closes what does not
+        outlive an execve."""
         self._keeper = keeper
         self._poller = poller
         self._announce = announce
         self._draft = draft
+        self._settle_up = settle_up
         self._leave = leave
-        self._busy = busy
+        self.busy: Callable[[], bool] = lambda: False
+        """Something is under way that cannot be handed over."""
         self.home = paths.import_environment()
         """Finds the package that is upgraded, also for one that runs from aside."""
         self.place: Path | None = None
@@ -136,7 +139,7 @@ class Upgrade:
 
     def settle(self) -> None:
         """Last in a lap. Does not return where the upgrade is due and can be."""
-        if not self._due or self._busy():
+        if not self._due or self.busy():
             return
         self._due = False
         if self._keeper.closing:
@@ -145,16 +148,26 @@ class Upgrade:
         self._execute()
 
     def _execute(self) -> None:
+        """Until everything is closed whatever fails leaves the jar as it is."""
         assert self.place is not None
-        signal.pthread_sigmask(signal.SIG_BLOCK, CAUGHT)  # until somebody catches them again
-        state = self._leave()
-        fd = handover.write(state)
-        os.set_inheritable(fd, True)
-        for kept in state.inherited:
-            os.set_inheritable(kept, True)
         stub = self.place / paths.PACKAGE.name / "supervisor" / "stub.py"
+        signal.pthread_sigmask(signal.SIG_BLOCK, CAUGHT)  # until somebody catches them again
+        try:
+            for needed, how in ((Path(sys.executable), os.X_OK), (stub, os.R_OK)):
+                if not os.access(needed, how):
+                    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(needed))
+            state = self._settle_up()
+            fd = handover.write(state)
+        except OSError as error:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, CAUGHT)
+            where = f"{error.filename}: " if error.filename else ""
+            self._say(f"nothing could be handed over ({where}{error.strerror}); nothing is changed", 1)
+            return
+        self._leave()
+        for kept in (fd, *state.inherited):
+            os.set_inheritable(kept, True)
         env = dict(os.environ) | self.home | {"BRAINJAR_MODELS": str(paths.models_dir())}
-        os.execve(sys.executable, [sys.executable, str(stub), str(fd), str(self.place)], env)
+        os.execve(sys.executable, [sys.executable, str(stub), "supervise", str(fd), str(self.place)], env)
 
     # ── done ──
 

@@ -7,7 +7,7 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -19,6 +19,10 @@ from brainjar.messages import Loaded, LoadFailed
 from brainjar.supervisor import autopsy, logs, reaper
 from brainjar.supervisor.handover import Keep, ZygoteState
 
+SUCCESSOR_BYTES: Final = 256 << 20
+"""Free memory that must be left beside a second copy of a model."""
+LOOK_AGAIN_S: Final = 60.0
+"""How often it is looked whether there is room for one."""
 LOAD_S: Final = 1800.0
 """For a model to be loaded: 8 GB from an SD card of 20 MB/s take 7 minutes."""
 MESSAGE_BYTES: Final = 64 * 1024
@@ -151,6 +155,108 @@ class Zygote:
         if self.pidfd >= 0:
             os.close(self.pidfd)
         self.sock, self.pidfd, self.pid, self.standing, self.loaded = None, -1, 0, Standing.ABSENT, None
+
+
+class Zygotes:
+    """All of a jar's. Owned by the loop."""
+
+    def __init__(self, log: Path, charge: Callable[[int], None], clock: Callable[[], float]) -> None:
+        """`charge` is told the pid of each that is started."""
+        self._log, self._charge, self._clock = log, charge, clock
+        self._current: dict[Model, Zygote] = {}
+        self.retired: list[Zygote] = []
+        """Those that fork nobody any more. They end when nobody lives whom they forked."""
+        self._outdated: set[Model] = set()
+        """Whose zygote runs the code of before an upgrade."""
+        self._successor: Zygote | None = None
+        """One that loads, to take the place of such a one."""
+        self._look_again_at = 0.0
+
+    def __iter__(self) -> Iterator[Zygote]:
+        return iter([*self._current.values(), *self.retired, *([] if self._successor is None else [self._successor])])
+
+    def of(self, model: Model) -> Zygote:
+        """Who forks those that think with it; where nobody does any more, who did."""
+        return self._current.get(model) or next(zygote for zygote in reversed(self.retired) if zygote.model == model)
+
+    def adopt(self, wanted: Mapping[Model, Sequence[str]]) -> None:
+        """Have one for each of these, with such words. One that is as wanted stays."""
+        for model, zygote in list(self._current.items()):
+            if zygote.words != tuple(wanted.get(model, ())) or model not in wanted:
+                self.retired.append(self._current.pop(model))
+                self._outdated.discard(model)
+        for model, words in wanted.items():
+            if model not in self._current:
+                self._current[model] = Zygote(model, self._log, words)
+
+    def start(self, zygote: Zygote) -> None:
+        """Raise OSError when no process can be made."""
+        zygote.start()
+        self._charge(zygote.pid)
+
+    def let_go(self, needed: Container[int]) -> None:
+        """End those that are retired, but for the pids in `needed`."""
+        for zygote in self.retired:
+            if zygote.pid not in needed:
+                zygote.kill()
+        self.retired = [zygote for zygote in self.retired if zygote.standing is not Standing.ABSENT]
+
+    # ── from one program to the next ──
+
+    def hand_over(self, keep: Keep) -> list[ZygoteState]:
+        found = [zygote.hand_over(keep, retired=zygote in self.retired) for zygote in self]
+        return [one for one in found if one is not None]
+
+    def take_over(self, states: Iterable[ZygoteState]) -> None:
+        """After `adopt`."""
+        for one in states:
+            zygote = self._current.get(one.model)
+            if one.retired or zygote is None or zygote.words != one.words or zygote.standing is not Standing.ABSENT:
+                zygote = Zygote(one.model, self._log, one.words)
+                self.retired.append(zygote)
+            zygote.take_over(one)
+
+    def outdate(self) -> None:
+        """They run the code of before an upgrade. Each is replaced when there is memory for a second copy of its model."""
+        self._outdated = {model for model, zygote in self._current.items() if zygote.standing is not Standing.ABSENT}
+
+    def renew(self, available: Callable[[], int]) -> None:
+        """Now and then: start the next successor, if the bytes that are `available` have room for it."""
+        if self._successor is not None or not self._outdated or self._clock() < self._look_again_at:
+            return
+        model = next(iter(self._outdated))
+        zygote = self._current[model]
+        if zygote.loaded is None:
+            if zygote.standing is Standing.ABSENT:
+                self._outdated.discard(model)  # the next one that is started is of the new code
+            return
+        self._look_again_at = self._clock() + LOOK_AGAIN_S
+        if available() < zygote.loaded.model_bytes + zygote.loaded.context_bytes + SUCCESSOR_BYTES:
+            return
+        successor = Zygote(model, self._log, zygote.words)
+        try:
+            self.start(successor)
+        except OSError:
+            return
+        self._successor, self._look_again_at = successor, 0.0
+
+    def loads_successor(self, zygote: Zygote) -> bool:
+        """Whether it is one that is to take the place of another; if it has loaded, it does, and if it has ended, it does not."""
+        if zygote is not self._successor:
+            return False
+        if zygote.standing is not Standing.LOADING:
+            self._successor = None
+            self._look_again_at = self._clock() + LOOK_AGAIN_S
+        if zygote.standing is Standing.LOADED:
+            self._look_again_at = 0.0
+            self._outdated.discard(zygote.model)
+            before = self._current.get(zygote.model)
+            if before is None or before.words != zygote.words:
+                self.retired.append(zygote)  # the config has changed meanwhile
+            else:
+                self.retired.append(before)
+                self._current[zygote.model] = zygote
+        return True
 
 
 def environment() -> dict[str, str]:

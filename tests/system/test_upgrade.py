@@ -241,6 +241,45 @@ def test_the_process_that_holds_the_model_is_replaced_and_let_go_when_nobody_nee
             listener.until("THOUGHT", name)
 
 
+def test_lives_that_wait_are_handed_over_too(make_jar: MakeJar) -> None:
+    jar = make_jar(THREE, "--set", "restart.standby=true", "--set", "restart.pause=0s").start()
+    waiting = until(lambda: standbys(jar) if all(standbys(jar).values()) else None)
+    before = pids(jar)
+    assert upgrade(jar)[0] == 0
+    assert standbys(jar) == waiting
+    with jar.listening() as listener:
+        os.kill(before["subject"], signal.SIGKILL)
+        back, _ = listener.until("READY", "subject")
+        assert back.metadata["pid"] == waiting["subject"], "the one that had waited"
+        assert back.life == 2
+        listener.until("THOUGHT", "subject")
+
+
+def standbys(jar: Jar) -> dict[str, int]:
+    return {p["name"]: p["standby_pid"] for p in jar.status()["personas"]}
+
+
+def test_an_engine_computes_on_over_an_upgrade(make_jar: MakeJar) -> None:
+    jar = make_jar(THREE.replace("max_concurrent = 1", 'mode = "engine"')).start()
+    jar.until_ready()
+    (engine,) = (e["pid"] for e in jar.status()["engines"])
+    before = pids(jar)
+    with jar.listening() as listener:
+        listener.until("THOUGHT", "subject")
+        for _ in range(3):
+            assert upgrade(jar)[0] == 0
+        assert pids(jar) == before
+        assert [e["pid"] for e in jar.status()["engines"]] == [engine]
+        for name in before:
+            listener.until("THOUGHT", name)
+        os.kill(engine, signal.SIGKILL)
+        listener.until("ENGINE", "jar")
+        for name in before:
+            listener.until("THOUGHT", name)
+    assert pids(jar) == before
+    assert jar.stop() == 0
+
+
 def test_deaths_and_orders_that_meet_an_upgrade_are_not_lost(jar: Jar) -> None:
     jar.start()
     jar.until_ready()
