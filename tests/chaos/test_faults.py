@@ -142,6 +142,7 @@ class Observer(threading.Thread):
                 if len(holders) > 1:
                     self.found.append(f"{name}: {holders}")
             self.looks += 1
+            time.sleep(0.005)  # the lock is the kernel's word at every instant; to look at it must not take a core
 
     def _is_ours(self, pid: int) -> bool:
         return any(str(self._state) in os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd"))
@@ -312,12 +313,12 @@ def test_thousands_of_faults_lose_no_death_and_leave_nothing(make_jar: MakeJar, 
     for session in range(SESSIONS):
         jar.start()
         until_all_live(jar)
+        at_first, settled = fds(jar.pid), rss(jar.pid)
         ear, observer = Ear(jar), Observer(jar)
-        settled = None
         with stalled_subscriber(jar):
             for n in range(FAULTS // SESSIONS):
                 if n == FAULTS // SESSIONS // 3:
-                    settled = fds(jar.pid), rss(jar.pid)
+                    settled = rss(jar.pid)
                 chaos.strike(ear)
                 if rng.random() < 0.3:
                     time.sleep(rng.random() * 0.02)
@@ -334,12 +335,11 @@ def test_thousands_of_faults_lose_no_death_and_leave_nothing(make_jar: MakeJar, 
         assert observer.looks > 10
         assert observer.found == []
         assert ear.heard["DEATH"] > 0
-    assert settled is not None
     until_all_live(jar)
     # nothing is left over, nothing has grown
     until(lambda: zombies_of(jar.pid) == [], 5.0, "zombies")
-    until(lambda: fds(jar.pid) <= settled[0] + 8, 10.0, f"descriptors: {settled[0]}, now {fds(jar.pid)}")
-    assert rss(jar.pid) - settled[1] < 2 * RING_BYTES + (2 << 20), f"grew from {settled[1]} to {rss(jar.pid)}"
+    until(lambda: fds(jar.pid) <= at_first + 4, 10.0, f"descriptors: {at_first} at first, now {fds(jar.pid)}")
+    assert rss(jar.pid) - settled < 2 * RING_BYTES + (2 << 20), f"grew from {settled} to {rss(jar.pid)}"
     # the ledger: each birth is closed but those that live, each death once, lives without a hole
     assert open_births(jar) == len(PROMPTS)
     recorded = ledger.read_deaths(jar.state_dir / "ledger.db")

@@ -35,6 +35,12 @@ class Faulty(hollow.Hollow):
             signal.signal(number, lambda *_, error=error: _raise(error))
         super().prepare()
 
+    def live(self) -> None:
+        if self.birth.prompt.startswith("THINK"):
+            super().live()
+        while True:
+            self._listen(200)  # hears SIGTERM soon
+
 
 def _raise(error: BaseException) -> None:
     raise error
