@@ -257,7 +257,14 @@ def read_deaths(path: Path, persona: str | None = None) -> list[Death]:
     """All deaths in the ledger at `path`, oldest first, read without disturbing a running jar. [] when there is no ledger yet."""
     if not path.exists():
         return []
-    db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=5.0)
+    try:
+        return _read_deaths(path, persona, "ro")
+    except sqlite3.OperationalError:  # after a power cut its journal has to be taken up first, which reading alone may not
+        return _read_deaths(path, persona, "rw")
+
+
+def _read_deaths(path: Path, persona: str | None, mode: str) -> list[Death]:
+    db = sqlite3.connect(f"{path.absolute().as_uri()}?mode={mode}", uri=True, timeout=5.0)
     try:
         rows = db.execute(
             "SELECT death FROM births WHERE outcome = 'death' AND (?1 IS NULL OR persona = ?1) ORDER BY ended, birth", (persona,)

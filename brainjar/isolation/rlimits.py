@@ -7,6 +7,8 @@ VmData also counts what it inherited from its zygote, so the limit is set relati
 
 from __future__ import annotations
 
+import fcntl
+import os
 import resource
 from pathlib import Path
 from typing import Final
@@ -55,6 +57,21 @@ def raise_descriptors() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     except (OSError, ValueError):
         pass  # as it was
+
+
+def descriptors_left(count: int) -> bool:
+    """Whether this process may have `count` descriptors more, as far as two system calls can tell: the highest numbers are free still."""
+    soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if soft == resource.RLIM_INFINITY:
+        return True
+    if soft <= count:
+        return False
+    try:
+        fd = fcntl.fcntl(2, fcntl.F_DUPFD_CLOEXEC, soft - count)
+    except OSError:
+        return False
+    os.close(fd)
+    return fd == soft - count
 
 
 def cap_descriptors(count: int) -> None:

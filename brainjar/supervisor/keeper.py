@@ -5,6 +5,7 @@ Nothing here waits: an action does its one thing and sets the deadline by which 
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import time
@@ -54,6 +55,9 @@ START_S: Final = 120.0
 """From the fork to READY: a snapshot is taken over, a mind is opened; the model is loaded already."""
 STOP_S: Final = 5.0
 TERM_S: Final = 2.0
+SPARE_DESCRIPTORS: Final = 96
+"""Left for what is under way, and for who connects: where libzmq may not accept a connection any more it ends the process (its issue
+1306). A life takes some 14."""
 KILL_AGAIN_S: Final = 1.0
 HOLD_S: Final = 0.5
 """How often it is looked whether births are free again."""
@@ -429,6 +433,8 @@ class Keeper:
 
         Raise OSError or ZMQError where there are no sockets or no memory for it.
         """
+        if not rlimits.descriptors_left(SPARE_DESCRIPTORS):
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
         process = Process(
             self._context,
             self.premises.runtime_dir,

@@ -10,13 +10,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from brainjar import ledger
+from brainjar.supervisor.keeper import SPARE_DESCRIPTORS
 from tests.system.conftest import MakeJar
 from tests.system.harness import Jar, alive, gone, until
 
@@ -111,7 +112,7 @@ def few_descriptors(pid: int, spare: int) -> Iterator[None]:
         resource.prlimit(pid, resource.RLIMIT_NOFILE, (soft, hard))
 
 
-@pytest.mark.parametrize("spare", [0, 1, 3, 6])
+@pytest.mark.parametrize("spare", [10, 40, SPARE_DESCRIPTORS - 1])
 def test_without_descriptors_a_birth_fails_and_is_tried_again_when_there_are_some(light: Any, spare: int) -> None:
     jar = light().start()
     others = {p["name"]: p["pid"] for p in jar.until_ready()["personas"] if p["name"] != "a"}
@@ -121,7 +122,8 @@ def test_without_descriptors_a_birth_fails_and_is_tried_again_when_there_are_som
             os.kill(pid, signal.SIGKILL)
             death, _ = listener.until("DEATH", "a")
             assert death.metadata["cause"] == "killed"
-            time.sleep(0.3)
+            failed, _ = listener.until("STATE", "a", lambda e: e.metadata["state"] == "backoff")
+            assert failed.metadata["reason"] == "no sockets or memory for a new worker: Too many open files"
         listener.until("READY", "a")
     assert {p["name"]: p["pid"] for p in jar.status()["personas"] if p["name"] != "a"} == others
     assert jar.stop() == 0
@@ -184,6 +186,26 @@ def test_a_zygote_that_cannot_be_executed_is_a_failure_that_is_said(make_jar: Ma
     assert jar.stop() == 0
 
 
+def living(jar: Jar) -> list[dict[str, Any]]:
+    return [persona for persona in jar.status()["personas"] if persona["state"] in ("ready", "thinking")]
+
+
+def test_a_jar_that_may_have_too_few_descriptors_for_all_keeps_those_it_can(make_jar: MakeJar, tmp_path: Path) -> None:
+    """And dies of it neither when it starts nor when many connect: libzmq would end it."""
+    names = "abcdefghijklmnopqrst"
+    limit = SPARE_DESCRIPTORS + 160
+    program = ("sh", "-c", f'ulimit -n {limit}; exec "$0" "$@"', *LIGHT)
+    jar = make_jar(config(tmp_path, names), "--force", program=program).start()
+    with jar.listening() as listener:
+        listener.until("STATE", None, lambda e: "Too many open files" in e.content)
+        ready = until(lambda: alive_ones if len(alive_ones := living(jar)) >= 3 else None)
+        assert len(ready) < len(names)
+        os.kill(ready[0]["pid"], signal.SIGKILL)
+        listener.until("DEATH", ready[0]["name"])
+        until(lambda: jar.persona(ready[0]["name"])["state"] in ("ready", "backoff", "failed"))
+    assert jar.stop() == 0
+
+
 # ── disk ──
 
 
@@ -205,28 +227,36 @@ def remount(place: Path, how: str) -> None:
     subprocess.run(["mount", "-o", f"remount,{how}", str(place)], check=True)
 
 
-def test_a_state_that_becomes_read_only_is_said_outlived_and_caught_up_on(light: Any, tmp_path: Path) -> None:
+def test_a_disk_that_is_full_is_said_outlived_and_caught_up_on(light: Any, tmp_path: Path) -> None:
     state = tmp_path / "jar" / "state"
     with small_disk(state):
         jar = light()
         try:
             jar.start()
             jar.until_ready()
+            filler = state / "filler"
             with jar.listening() as listener:
-                # files that are open keep a mount from becoming read-only: the kernel is asked for every write to fail instead
-                soft, hard = resource.prlimit(jar.pid, resource.RLIMIT_FSIZE)
-                resource.prlimit(jar.pid, resource.RLIMIT_FSIZE, (0, hard))
+                with suppress(OSError), open(filler, "wb", buffering=0) as f:
+                    while f.write(bytes(4096)):
+                        pass
+                died = 0
+                while jar.status()["supervisor"]["ledger_error"] is None:  # what is allocated already can still be written
+                    os.kill(jar.persona("a")["pid"], signal.SIGKILL)
+                    listener.until("DEATH", "a")
+                    listener.until("READY", "a")
+                    died += 1
                 for _ in range(3):
                     os.kill(jar.persona("a")["pid"], signal.SIGKILL)
                     listener.until("DEATH", "a")
                     listener.until("READY", "a")
-                assert jar.status()["supervisor"]["ledger_error"]
-                assert ledger.read_deaths(state / "ledger.db") == []
-                resource.prlimit(jar.pid, resource.RLIMIT_FSIZE, (soft, hard))
+                    died += 1
+                assert len(ledger.read_deaths(state / "ledger.db")) < died
+                filler.unlink()
                 os.kill(jar.persona("b")["pid"], signal.SIGKILL)
                 listener.until("DEATH", "b")
-            until(lambda: len(ledger.read_deaths(state / "ledger.db")) == 4)
-            assert [d.life for d in ledger.read_deaths(state / "ledger.db", "a")] == [1, 2, 3], "nothing is missing, nothing is there twice"
+            until(lambda: len(ledger.read_deaths(state / "ledger.db")) == died + 1)
+            own = ledger.read_deaths(state / "ledger.db", "a")
+            assert sorted(d.life for d in own) == list(range(1, died + 1)), "nothing is missing, nothing is there twice"
             assert jar.status()["supervisor"]["ledger_error"] is None
             assert jar.stop() == 0
         finally:
