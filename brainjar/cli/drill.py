@@ -77,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
         with Jar(place, options) as jar:
             match args.kind:
                 case "memory":
-                    memory.run(jar, report)
+                    memory.run(jar, report, _kv_bytes(config))
                 case "inference":
                     inference.run(jar, report, args.seconds)
                 case "restart":
@@ -99,6 +99,14 @@ def _overrides(kind: str, config: Config) -> list[str]:
     if kind in ("restart", "soak"):
         return [*always, f"watchdog.stall={STALL}"]
     return [*always, *_deadly_caps(config)] if kind == "memory" else always
+
+
+def _kv_bytes(config: Config) -> dict[str, int]:
+    from brainjar.cli import planning
+    from brainjar.quota import cell_bytes
+
+    headers = planning.headers(config)
+    return {persona.name: cell_bytes(headers[persona.model.path]) for persona in config.personas}
 
 
 def _deadly_caps(config: Config) -> list[str]:

@@ -5,6 +5,7 @@ Nothing is injected: a mind grows by thinking (`mortality.growth = "context"`), 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 from brainjar.drill.proving import Jar
@@ -15,20 +16,31 @@ OF_THE_CAP: Final = frozenset({"cap-rlimit", "cap-watch", "cap-kv", "oom-cgroup"
 GROW_S: Final = 1800.0
 """For one mind to think its window full."""
 SLACK: Final = 0.10
-"""Of the jar's memory before, by which it may be more afterwards: a window that is filled to another part."""
+"""Of the jar's memory before, by which it may be more afterwards: heaps that were larger once."""
 
 
-def run(jar: Jar, report: Report) -> None:
+def run(jar: Jar, report: Report, kv_bytes: Mapping[str, int]) -> None:
+    """`kv_bytes`: of one token in the context of each persona. What a mind has computed of its past it keeps over a death: that is
+    taken off wherever memory is compared."""
     names = jar.names
+    report.progress("a first thought of everybody: what a mind needs to think is there after that")
+    for name in names:
+        jar.until("THOUGHT", name)
     for name in names:
         jar.ask("pause", name=name)
-    before = jar.memory_bytes()
-    report.progress(f"the jar takes {format_size(before)}; everybody is paused")
+    before = _taken(jar, kv_bytes)
+    report.progress(f"the jar takes {format_size(before)} beside what its minds remember; everybody is paused")
     for name in names:
         _alone(jar, report, name, names)
-    _back(jar, report, before, "after each in turn")
+    _back(_taken(jar, kv_bytes), report, before, "after each in turn")
     _together(jar, report, names)
-    _back(jar, report, before, "after all at once")
+    _back(_taken(jar, kv_bytes), report, before, "after all at once")
+
+
+def _taken(jar: Jar, kv_bytes: Mapping[str, int]) -> int:
+    """Σ PSS of all its processes without the filled part of the KV caches."""
+    filled = sum(one.snapshot.tokens * kv_bytes[one.name] for one in jar.status().personas if one.snapshot is not None)
+    return jar.memory_bytes() - filled
 
 
 def _alone(jar: Jar, report: Report, name: str, names: tuple[str, ...]) -> None:
@@ -59,7 +71,8 @@ def _together(jar: Jar, report: Report, names: tuple[str, ...]) -> None:
         death = jar.until("DEATH", where=lambda event: event.sender_id in wanted, patience_s=GROW_S * len(names))
         causes[death.sender_id] = death.metadata["cause"]
         wanted.discard(death.sender_id)
-    jar.until_ready()
+    for name in names:
+        jar.until("THOUGHT", name)
     for name in names:
         jar.ask("pause", name=name)
     after = {one.name: one.deaths for one in jar.status().personas}
@@ -75,7 +88,6 @@ def _together(jar: Jar, report: Report, names: tuple[str, ...]) -> None:
     )
 
 
-def _back(jar: Jar, report: Report, before: int, when: str) -> None:
-    now = jar.memory_bytes()
+def _back(now: int, report: Report, before: int, when: str) -> None:
     most = int(before * (1 + SLACK))
     report.claim(f"{when}, the memory is back", now <= most, format_size(now), f"at most {format_size(most)}, {format_size(before)} before")

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -40,8 +41,9 @@ class Jar:
         self._argv += ["--set", "jar.name=drill", "--set", f"jar.runtime_dir={self.runtime_dir}"]
         self._process: subprocess.Popen[bytes] | None = None
         self._follower: Follower | None = None
+        self._come: deque[Envelope] = deque()
         self.seen: list[Envelope] = []
-        """Every event so far, in order."""
+        """Every event that was taken notice of, in order."""
 
     def __enter__(self) -> Jar:
         env = dict(os.environ) | paths.import_environment()
@@ -129,32 +131,37 @@ class Jar:
 
     # ── heard ──
 
+    def _next(self, patience_s: float) -> Envelope | None:
+        """The next event; None: there is none within so long."""
+        assert self._follower is not None
+        end = time.monotonic() + patience_s
+        while not self._come:
+            left = end - time.monotonic()
+            self._come.extend(event for event in self._follower.take(max(0.0, min(left, 0.5))) if event.type != "SNAP")
+            if left <= 0 and not self._come:
+                return None
+        event = self._come.popleft()
+        self.seen.append(event)
+        return event
+
     def listen(self, seconds: float) -> list[Envelope]:
         """What comes within so long."""
-        assert self._follower is not None
         end = time.monotonic() + seconds
         found: list[Envelope] = []
         while (left := end - time.monotonic()) > 0:
-            found += [event for event in self._follower.take(min(left, 0.5)) if event.type != "SNAP"]
-        self.seen += found
+            if (event := self._next(left)) is not None:
+                found.append(event)
         return found
 
     def until(
         self, type: str, sender: str | None = None, where: Callable[[Envelope], bool] = lambda _: True, patience_s: float = 120.0
     ) -> Envelope:
-        """The next such event. Raise `TooLate`."""
-        assert self._follower is not None
+        """The next such event; what comes before it is passed over. Raise `TooLate`."""
         end = time.monotonic() + patience_s
         while (left := end - time.monotonic()) > 0:
-            found = None
-            for event in self._follower.take(min(left, 0.5)):
-                if event.type == "SNAP":
-                    continue
-                self.seen.append(event)
-                if found is None and event.type == type and sender in (None, event.sender_id) and where(event):
-                    found = event
-            if found is not None:
-                return found
+            event = self._next(left)
+            if event is not None and event.type == type and sender in (None, event.sender_id) and where(event):
+                return event
         raise TooLate(f"waited {patience_s:g} s for {type}{f' of {sender}' if sender else ''}")
 
     # ── seen from outside ──

@@ -85,6 +85,7 @@ def run(jar: Jar, report: Report, times: int = TIMES, seed: int | None = None) -
         f"from the signal to DEATH heard by this client: median {statistics.median(quick) * 1e3:.0f} ms, most {max(quick) * 1e3:.0f} ms"
         f"; to READY: median {statistics.median(back[: -hung or None]) * 1e3:.0f} ms (a hang is noticed after watchdog.stall)"
     )
+    jar.listen(1.0)
     announced = Counter((event.sender_id, event.metadata["birth"]) for event in jar.seen if event.type == "DEATH")
     recorded = Counter((death.persona, death.birth) for death in jar.deaths())
     twice = [f"{name} birth {birth}" for (name, birth), count in (announced + recorded).items() if count > 2]

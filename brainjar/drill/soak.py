@@ -63,6 +63,7 @@ def run(jar: Jar, report: Report, hours: float, picture: Path, every_s: float = 
             if event.type == "READY" and (at := struck.pop(event.sender_id, None)) is not None:
                 samples["signal → READY, ms"].append((hour, (event.timestamp - time.time() + time.monotonic() - at) * 1e3))
     jar.until_ready()
+    jar.listen(1.0)
     _judge(jar, report, samples, faults)
     curves = [Curve(name=name.partition(",")[0], unit=name.rpartition(", ")[2], points=tuple(points)) for name, points in samples.items()]
     picture.write_text(svg(curves, f"brainjar drill soak: {hours:g} h, {faults} faults"))
