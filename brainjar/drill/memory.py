@@ -1,6 +1,7 @@
 """Each persona is grown to its cap, in turn and all at once: it dies of that alone, is resurrected, and the memory comes back.
 
-Nothing is injected: a mind grows by thinking (`mortality.growth = "context"`), under a cap that its second doubling passes.
+Nothing is injected: a mind grows by thinking (`mortality.growth = "context"`), under a cap that its second doubling passes. Its next life
+takes over the window that fitted, so it is the second round whose end is held against that of the first.
 """
 
 from __future__ import annotations
@@ -16,25 +17,26 @@ OF_THE_CAP: Final = frozenset({"cap-rlimit", "cap-watch", "cap-kv", "oom-cgroup"
 GROW_S: Final = 1800.0
 """For one mind to think its window full."""
 SLACK: Final = 0.10
-"""Of the jar's memory before, by which it may be more afterwards: heaps that were larger once."""
+"""By which the jar may take more after the second round than after the first: heaps that were larger once."""
 
 
 def run(jar: Jar, report: Report, kv_bytes: Mapping[str, int]) -> None:
     """`kv_bytes`: of one token in the context of each persona. What a mind has computed of its past it keeps over a death: that is
-    taken off wherever memory is compared."""
+    taken off where the jar's memory is compared."""
     names = jar.names
     report.progress("a first thought of everybody: what a mind needs to think is there after that")
     for name in names:
         jar.until("THOUGHT", name)
     for name in names:
         jar.ask("pause", name=name)
-    before = _taken(jar, kv_bytes)
-    report.progress(f"the jar takes {format_size(before)} beside what its minds remember; everybody is paused")
+    report.note(f"the jar took {format_size(_taken(jar, kv_bytes))} beside what its minds remember, before anybody had died")
     for name in names:
         _alone(jar, report, name, names)
-    _back(_taken(jar, kv_bytes), report, before, "after each in turn")
+    before = _taken(jar, kv_bytes)
     _together(jar, report, names)
-    _back(_taken(jar, kv_bytes), report, before, "after all at once")
+    now, most = _taken(jar, kv_bytes), int(before * (1 + SLACK))
+    wanted = f"at most {format_size(most)}, {format_size(before)} after the first round"
+    report.claim("after another round the memory is back where it was", now <= most, format_size(now), wanted)
 
 
 def _taken(jar: Jar, kv_bytes: Mapping[str, int]) -> int:
@@ -86,8 +88,3 @@ def _together(jar: Jar, report: Report, names: tuple[str, ...]) -> None:
         all(after[name] > deaths[name] for name in names),
         ", ".join(f"{name} {deaths[name]} → {after[name]}" for name in names),
     )
-
-
-def _back(now: int, report: Report, before: int, when: str) -> None:
-    most = int(before * (1 + SLACK))
-    report.claim(f"{when}, the memory is back", now <= most, format_size(now), f"at most {format_size(most)}, {format_size(before)} before")
