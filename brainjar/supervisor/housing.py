@@ -63,6 +63,7 @@ class Housing:
         self.quotas: dict[str, Quota] = {}
         """Of those that an engine computes for."""
         self._files: dict[str, int] = {}
+        self._users = self._choose_users(config, minds)  # whoever is refused is refused before anything is made
         key = f"brainjar-{config.jar.name}-{zlib.crc32(os.fsencode(state_dir)):08x}"
         self.groups = Groups(cgroups.survey(), key) if state is None else Groups(state.groups[0], key, state.groups[1])
         self._group: dict[tuple[str, int], Group | None] = {}
