@@ -147,6 +147,7 @@ class Standbys:
         process = worker.standby
         if process is None:
             return
+        process.waits = False  # or it could be released before it has ended
         if process.pidfd >= 0:
             process.signal(signal.SIGKILL)
         else:
