@@ -180,8 +180,9 @@ def test_what_is_no_message_and_what_claims_to_be_anothers_is_its_own(attack: At
     with jar.listening() as listener:
         assert result(jar) == {"forged": "all of it"}
         siblings_think_on(jar, listener)
-    forged = [e for e in jar.ask("events", since=0)[1] if "FORGED" in e["content"]]
-    assert {(e["type"], e["sender_id"]) for e in forged} == {("THOUGHT", "subject")}
+    # who sees it may well repeat the word in thoughts of its own; what was forged begins with it
+    forged = [e for e in jar.ask("events", since=0)[1] if e["content"].startswith("FORGED")]
+    assert {(e["type"], e["sender_id"]) for e in forged if e["type"] != "TOKEN"} == {("THOUGHT", "subject")}
     assert ledger.read_deaths(jar.state_dir / "ledger.db") == []
     assert jar.persona("subject")["pid"], "a status can be given of it"
     lines = [line for line in minds.read_lines(jar.state_dir / "minds" / "observer" / "mind.db") if "FORGED" in line.content]
