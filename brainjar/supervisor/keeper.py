@@ -350,7 +350,7 @@ class Keeper:
             if worker.phase is not Phase.WAITING:
                 continue
             leader = self.workers.get(worker.follows)
-            if leader is not None and leader.phase in (Phase.DYING, Phase.DEAD, Phase.BACKOFF, Phase.FAILED):
+            if leader is not None and not leader.given_up and leader.phase in (Phase.DYING, Phase.DEAD, Phase.BACKOFF, Phase.FAILED):
                 continue
             worker.follows, before, worker.reason = "", worker.reason, self._waits_for(worker)
             if worker.reason != before:
@@ -752,12 +752,14 @@ class Keeper:
             jitter=self.jitter(),
         )
         self._try_after(worker, pause, f"more than {r.intensity} deaths within {r.window:g} s")
+        if worker.given_up:
+            return  # nobody else ends for one that does not come back
         for name in restart.ends_with(r.strategy, self._starts, worker.name):
             self._end_with(worker, self.workers[name])
 
     def _end_with(self, leader: Worker, worker: Worker) -> None:
-        """Stop it, to begin again with `leader`, which has died. Who is stopped by somebody's will stays so."""
-        if worker.phase is not Phase.STOPPED:
+        """Stop it, to begin again with `leader`, which has died. Who is stopped by somebody's will, or given up, stays so."""
+        if worker.phase is not Phase.STOPPED and not worker.given_up:
             worker.follows, worker.start_after_stop = leader.name, False
             self.happen(worker, Event.STOP)
 

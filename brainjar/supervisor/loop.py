@@ -114,7 +114,7 @@ class Supervisor:
         announce = partial(self._announce_jar, "PRESSURE")
         self._reload = Reload(self.keeper, self._poller, self._options, self._adopt, announce)
         self._upgrade = Upgrade(self.keeper, self._poller, announce, self._hand_over, self._settle_up, self._leave)
-        self._upgrade.busy = lambda: self._reload.waits
+        self._upgrade.busy = lambda: self._reload.waits or bool(self.keeper.engines.retired)
         self.orders = Orders(self.keeper, self._reports.status, self.stop, self._reload, self._upgrade)
         self._control = Control(premises.runtime_dir, is_view, None if state is None else state.listener)
         self._next_beat = clock()
@@ -145,10 +145,10 @@ class Supervisor:
             self._go_on(handed_over)
             self._lap()
             lapped()
-        why = self._upgrade.keep_aside(self.premises.state_dir)  # and until here the way back was the one before it
-        if handed_over is not None and handed_over.code != self._upgrade.code:
-            self.keeper.zygotes.outdate()
         try:
+            why = self._upgrade.keep_aside(self.premises.state_dir)  # until here the way back was the one before it
+            if handed_over is not None and handed_over.code != self._upgrade.code:
+                self.keeper.zygotes.outdate()
             if handed_over is None:
                 self._begin()
                 if why:

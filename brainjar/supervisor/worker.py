@@ -486,6 +486,11 @@ class Worker:
         return self.deaths + 1
 
     @property
+    def given_up(self) -> bool:
+        """It has failed, and is not tried again by itself."""
+        return self.phase is Phase.FAILED and self.pause_s is None
+
+    @property
     def pid(self) -> int | None:
         return self.process.pid or None if self.process else None
 

@@ -236,6 +236,23 @@ def test_given_up_is_left_alone_until_somebody_wants_it(light: Any) -> None:
     assert states(jar) == {"a": "ready", "b": "ready"}
 
 
+def test_nobody_ends_for_one_that_is_given_up(light: Any) -> None:
+    jar = light({"a": "", "b": ""}, intensity=1, restart='give_up = "persona"\nstrategy = "one_for_all"').start()
+    jar.until_ready()
+    with jar.listening() as listener:
+        kill(jar, "a")
+        listener.until("READY", "a")
+        jar.until_ready()
+        before = pids(jar)
+        kill(jar, "a")
+        listener.until("STATE", "a", lambda e: e.metadata["state"] == "failed")
+        kill(jar, "b")
+        listener.until("READY", "b")
+    assert states(jar) == {"a": "failed", "b": "ready"}
+    assert pids(jar)["b"] != before["b"], "by its own death alone"
+    assert [d.persona for d in ledger.read_deaths(jar.state_dir / "ledger.db")] == ["a", "a", "b"]
+
+
 def test_a_jar_that_gives_up_ends_with_status_1_and_stops_the_others_in_order(light: Any) -> None:
     jar = light({"a": "", "b": ""}, intensity=1, restart='give_up = "jar"').start()
     jar.until_ready()
