@@ -278,7 +278,7 @@ class Keeps(Protocol):
     """What follows for a worker, by its keeper."""
 
     def happen(self, worker: Worker, event: Event) -> None: ...
-    def can_fork(self, worker: Worker) -> bool: ...
+    def loaded(self, workers: Iterable[Worker]) -> None: ...
     def end_misuse(self, worker: Worker, why: str) -> None: ...
     def new_oom_kills(self) -> int | None: ...
 
@@ -482,9 +482,7 @@ class Engines:
                             keeper.end_misuse(worker, dropped.why)
             elif engine.take(body):
                 self.loaded(engine, workers, leases)
-                for worker in workers:
-                    if worker.phase is Phase.LOADING and keeper.can_fork(worker):
-                        keeper.happen(worker, Event.LOADED)
+                keeper.loaded(workers)
         if engine.pidfd in ready:
             was_loaded = engine.standing is Standing.LOADED
             if (wait := engine.ended(keeper.new_oom_kills())) is None:

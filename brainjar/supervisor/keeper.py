@@ -5,26 +5,20 @@ Nothing here waits: an action does its one thing and sets the deadline by which 
 
 from __future__ import annotations
 
-import errno
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable
 from typing import Final
 
 import msgspec
 import zmq
 
-from brainjar.config import Config, Model, Persona
-from brainjar.isolation import hostmemory, rlimits
+from brainjar.config import Config, Persona
+from brainjar.isolation import rlimits
 from brainjar.ledger import Ledger
 from brainjar.messages import (
-    NO_NETWORK,
-    PLAIN,
     SHORT_WORDS,
-    USER_NAMESPACE,
-    VOCABULARY,
-    Birth,
     Changed,
     Death,
     Evidence,
@@ -33,31 +27,25 @@ from brainjar.messages import (
     LastDeath,
     News,
     Ready,
-    Release,
     Stop,
 )
 from brainjar.supervisor import autopsy, logs, restart
+from brainjar.supervisor.births import START_S, Births
 from brainjar.supervisor.bulletin import Bulletin
 from brainjar.supervisor.changes import TOLD, Changes
-from brainjar.supervisor.engines import PAUSED, Engines
-from brainjar.supervisor.handover import Handover, ProcessState, WorkerState
+from brainjar.supervisor.engines import PAUSED
+from brainjar.supervisor.handover import Handover
 from brainjar.supervisor.housing import Housing
 from brainjar.supervisor.leases import BY_HAND, Leases
 from brainjar.supervisor.lifecycle import SHOWN, Event, Phase, step
 from brainjar.supervisor.poller import Poller
-from brainjar.supervisor.premises import LOGS, MIND, Premises
-from brainjar.supervisor.standby import Standbys
-from brainjar.supervisor.worker import Process, Source, Worker
-from brainjar.supervisor.zygotes import Standing, Zygote, Zygotes
+from brainjar.supervisor.premises import Premises
+from brainjar.supervisor.roster import Roster, remembered
+from brainjar.supervisor.worker import Process, Worker
 from brainjar.watchdog import pressure
 
-START_S: Final = 120.0
-"""From the fork to READY: a snapshot is taken over, a mind is opened; the model is loaded already."""
 STOP_S: Final = 5.0
 TERM_S: Final = 2.0
-SPARE_DESCRIPTORS: Final = 96
-"""Left for what is under way, and for who connects: where libzmq may not accept a connection any more it ends the process (its issue
-1306). A life takes some 14."""
 KILL_AGAIN_S: Final = 1.0
 HOLD_S: Final = 0.5
 """How often it is looked whether births are free again."""
@@ -85,10 +73,6 @@ class Keeper:
         self.ledger = ledger
         self.bulletin = bulletin
         self.clock = clock
-        self._context = context
-        self._poller = poller
-        self.come: Callable[[Worker, Process, Source], None] = lambda worker, process, source: None
-        """What is told when something has come of a process."""
         self.housing = housing
         self.kernel_oom_kills = pressure.kernel_oom_kills()
         """As last looked at; a death looks again."""
@@ -100,64 +84,30 @@ class Keeper:
         self.escalate: Callable[[str], None] = lambda why: None
         """End the jar: who has failed is given up, and it with them."""
         self.jitter: Callable[[], float] = lambda: os.urandom(1)[0] / 256
-        self.workers: dict[str, Worker] = {}
-        self.zygotes = Zygotes(premises.state_dir / LOGS / "zygote.log", housing.groups.adopt_zygote, clock)
-        self.standbys = Standbys(self._fork_standby, self._equip_standby, START_S)
-        log = premises.state_dir / LOGS / "engine.log"
-        self.engines = Engines(premises.state_dir, log, bulletin, clock)
-        self.engines.charge = housing.groups.adopt_zygote
+        self.roster = Roster(ledger, housing)
+        self.workers = self.roster.workers
+        self.births = Births(config, premises, bulletin, context, housing, poller, self.workers, clock)
+        self.births.wanted = lambda: not self.closing and not self.danger()
+        self.zygotes, self.engines, self.standbys = self.births.zygotes, self.births.engines, self.births.standbys
         self.leases = Leases(config.inference.shares, self.workers, self._announce_state, clock)
-        self._starts: tuple[str, ...] = ()
-        self._after: dict[str, list[Worker]] = {}
-        """Who starts after whom."""
         handed = {one.name: one for one in state.workers} if state is not None else {}
         for persona in config.personas:
-            self._add(persona, handed.get(persona.name))
+            self.roster.add(persona, remembered(config), handed.get(persona.name))
         self._arrange()
         if state is not None:
-            self._take_over(state)
+            self.leases.gate.take_over(state.claims, state.barred)
+            self.births.take_over(state)
 
     # ── from one program to the next ──
-
-    def _take_over(self, state: Handover) -> None:
-        self.zygotes.take_over(state.zygotes)
-        for engine in self.engines.all:
-            for found in state.engines:
-                if found.personas == engine.spec.personas:
-                    engine.take_over(found)
-        self.leases.gate.take_over(state.claims, state.barred)
-        for handed in state.workers:
-            worker = self.workers[handed.name]
-            if handed.process is not None:
-                worker.process = self._taken_over(worker, handed.process)
-            if handed.standby is not None:
-                worker.standby = self._taken_over(worker, handed.standby)
-
-    def _taken_over(self, worker: Worker, state: ProcessState) -> Process:
-        return Process(
-            self._context,
-            self.premises.runtime_dir,
-            self.premises.state_dir / LOGS / f"{worker.name}.log",
-            worker.name,
-            state.started,
-            owner=self.housing.ids(worker.name),
-            cap=state.cap,
-            watchdog=self.config.watchdog,
-            slot=state.slot,
-            state=state,
-        )
 
     def go_on(self) -> None:
         """Attend to what was taken over. Who was paused by a sense is let go, and paused again if a mark is still passed."""
         for worker in self.workers.values():
             for process in (worker.process, worker.standby):
                 if process is not None:
-                    self._attach(worker, process)
+                    self.births.attach(worker, process)
             for why in [why for why in worker.paused if why not in (BY_HAND, PAUSED)]:
                 self.leases.resume(worker, why)
-
-    def _attach(self, worker: Worker, process: Process) -> None:
-        process.attach(self._poller, lambda source: self.come(worker, process, source))
 
     # ── what the config says ──
 
@@ -166,7 +116,7 @@ class Keeper:
         before, self.config = self.config, config
         personas = {persona.name: persona for persona in config.personas}
         for name in changes.added:
-            self._add(personas[name])
+            self.roster.add(personas[name], remembered(config))
         for name, persona in personas.items():
             worker, h = self.workers[name], self.housing
             if name in changes.reborn:
@@ -190,38 +140,18 @@ class Keeper:
                     worker.start_after_stop, worker.follows = True, ""
                     self.happen(worker, Event.STOP)
         self.leases.grant()
-        for name in self._starts:
+        for name in self.roster.starts:
             if name in changes.added:
                 self._start_in_turn(self.workers[name])
-
-    def _add(self, persona: Persona, state: WorkerState | None = None) -> None:
-        name, housing, ledger = persona.name, self.housing, self.ledger
-        # so many that the pause can grow to its end, whatever the intensity
-        remembered = self.config.restart.intensity + restart.DOUBLINGS
-        worker = Worker(persona, ledger.record(name), time.time(), remembered, housing.rooms[name], housing.quotas.get(name), state)
-        if state is None:
-            worker.rises = worker.life > 1 and not ledger.lived(name, worker.life)
-        self.workers[name] = worker
 
     def _arrange(self) -> None:
         """All that follows from the config but the workers themselves."""
         config = self.config
-        in_order = {p.name: self.workers.pop(p.name) for p in config.personas}
-        leaving = dict(self.workers)
-        self.workers.clear()  # the same dict: others look into it
-        self.workers.update(in_order | leaving)
-        self._starts = config.starts
-        self._after = {name: [self.workers[p.name] for p in config.personas if name in p.after] for name in self.workers}
-        self.zygotes.adopt({model: self._words(model) for model in config.loads})
-        self.engines.adopt(config, self.housing.quotas, self.housing.rooms)
-        for worker in self.workers.values():
-            keeps = config.restart.standby and worker.persona.model.mode == "fork" and worker.name in in_order
-            self.standbys.keep(worker, keeps=keeps)
+        self.roster.arrange(config)
+        self.births.adopt(config)
         alone = all(p.model.mode == "engine" for p in config.personas)
         self.leases.gate.share_out(config.inference.shares)
         self.leases.engine_threads = {name: 0 if alone else engine.threads for engine in config.engines for name in engine.personas}
-        for worker in self.workers.values():
-            worker.remember_deaths(config.restart.intensity + restart.DOUBLINGS)
 
     def _tell_changed(self, worker: Worker, persona: Persona) -> None:
         self.standbys.end(worker)  # it was forked under what is no more
@@ -232,43 +162,17 @@ class Keeper:
         """Once a lap, when nothing of it is looked at: let go of who has left."""
         for worker in [worker for worker in self.workers.values() if worker.leaves and worker.phase is Phase.STOPPED]:
             if worker.standby is None:
-                del self.workers[worker.name]
                 self.leases.gate.unbar(worker.name)
-                worker.close()
-                self.housing.vacate(worker.name)
+                self.roster.remove(worker)
         if self.zygotes.retired:
-            self.zygotes.let_go({process.zygote for process in self.processes()})
+            self.zygotes.let_go({process.zygote for process in self.roster.processes()})
         if self.engines.retired:
             self.engines.let_go(self.workers.values())
 
     def renew(self) -> None:
-        """Once a beat: replace a zygote of before an upgrade, if there is room for another."""
-        if not self.closing and not self.danger():
-            self.zygotes.renew(lambda: hostmemory.read().available_bytes)
-
-    def processes(self) -> Iterator[Process]:
-        """Of all lives, those that wait included."""
-        for worker in self.workers.values():
-            yield from (process for process in (worker.process, worker.standby) if process is not None)
-
-    def _words(self, model: Model) -> tuple[str, ...]:
-        """What the zygote of `model` is told of those whom it will fork."""
-        connected = any(persona.sandbox.network for persona in self.config.personas if persona.model.shared == model)
-        return (
-            *([USER_NAMESPACE] if self.housing.spaces.user_namespace else []),
-            *([] if connected else [NO_NETWORK]),
-            *([VOCABULARY] if model.mode != "fork" else [] if self.config.repacks(model) else [PLAIN]),
-        )
-
-    def born_by(self, zygote: Zygote) -> list[Worker]:
-        """Those whose birth is this one's to bring about."""
-        if zygote in self.zygotes.retired:
-            return [worker for worker in self.workers.values() if worker.process is not None and worker.process.zygote == zygote.pid]
-        return list(self.workers_of(zygote.model))
-
-    def zygote_of(self, worker: Worker) -> Zygote:
-        """Who forks its next birth."""
-        return self.zygotes.of(worker.persona.model.shared)
+        """Once a beat."""
+        if self.births.wanted():
+            self.births.renew()
 
     # ── the table at work ──
 
@@ -330,29 +234,23 @@ class Keeper:
 
     def begin(self) -> None:
         """Start everybody, each when those before it are READY."""
-        for name in self._starts:
+        for name in self.roster.starts:
             self._start_in_turn(self.workers[name])
 
     def _start_in_turn(self, worker: Worker) -> None:
-        worker.reason = self._waits_for(worker)
+        worker.reason = self.roster.waits_for(worker, self.leases.gate)
         self.happen(worker, Event.WAIT if worker.reason else Event.START)
-
-    def _waits_for(self, worker: Worker) -> str:
-        """Whom it is to start after and who is not READY, in words; "" where it need not wait."""
-        others = [self.workers[name] for name in worker.persona.after]
-        missing = [f"{one.name} ({one.shown(self.leases.gate)})" for one in others if one.phase is not Phase.READY]
-        return f"waits for {', '.join(missing)} to be ready" if missing else ""
 
     def let_begin(self) -> None:
         """Start those whose turn has come."""
-        for name in self._starts:
+        for name in self.roster.starts:
             worker = self.workers[name]
             if worker.phase is not Phase.WAITING:
                 continue
             leader = self.workers.get(worker.follows)
             if leader is not None and not leader.given_up and leader.phase in (Phase.DYING, Phase.DEAD, Phase.BACKOFF, Phase.FAILED):
                 continue
-            worker.follows, before, worker.reason = "", worker.reason, self._waits_for(worker)
+            worker.follows, before, worker.reason = "", worker.reason, self.roster.waits_for(worker, self.leases.gate)
             if worker.reason != before:
                 self._announce_state(worker)
             if not worker.reason:
@@ -363,7 +261,7 @@ class Keeper:
         self.closing = True
         for worker in self.workers.values():
             worker.start_after_stop, worker.follows = False, ""
-            if all(other.phase is Phase.STOPPED for other in self._after[worker.name]):
+            if all(other.phase is Phase.STOPPED for other in self.roster.after(worker)):
                 self.happen(worker, Event.STOP)
 
     def why_held(self, worker: Worker) -> str:
@@ -381,28 +279,20 @@ class Keeper:
             return
         if worker.reason.startswith(HELD):
             worker.reason = ""
-        zygote, engine = self.zygote_of(worker), self.engines.of(worker)
-        if self.can_fork(worker) or self.standbys.ready(worker):
+        if self.births.possible(worker) or self.standbys.ready(worker):
             self.happen(worker, Event.LOADED)
             return
         try:
-            if engine is not None and engine.standing is Standing.ABSENT:
-                self.engines.start(engine)
-            if zygote.standing is Standing.ABSENT:
-                self.zygotes.start(zygote)
+            self.births.load(worker)
         except OSError as error:
             worker.reason = f"no process for the model could be made: {error.strerror}"
             self.happen(worker, Event.UNLOADED)
 
-    def can_fork(self, worker: Worker) -> bool:
-        """Whether all that its birth needs is loaded."""
-        engine = self.engines.of(worker)
-        return self.zygote_of(worker).standing is Standing.LOADED and (engine is None or engine.standing is Standing.LOADED)
-
-    def why_not(self, worker: Worker) -> str:
-        """Why it cannot be born; "" where nothing is known."""
-        engine = self.engines.of(worker)
-        return self.zygote_of(worker).why or ("" if engine is None else engine.why)
+    def loaded(self, workers: Iterable[Worker]) -> None:
+        """Something that their births need has loaded."""
+        for worker in workers:
+            if worker.phase is Phase.LOADING and self.births.possible(worker):
+                self.happen(worker, Event.LOADED)
 
     def end_misuse(self, worker: Worker, why: str) -> None:
         """Its engine does not listen to it any more."""
@@ -416,110 +306,17 @@ class Keeper:
         self.bulletin.flush()  # the birth is on record before there is a process, or a killed supervisor would not know of it
         worker.deadline = now + START_S
         if (standby := self.standbys.take(worker)) is not None:
-            self._release(worker, standby)
+            self.births.release(worker, standby)
+            self.ledger.arrived(worker.name, worker.births, standby.pid)
             return
-        try:
-            worker.process = self._process(worker, slot=1 - worker.standby.slot if worker.standby is not None else 0)
-        except (OSError, zmq.ZMQError) as error:
-            worker.reason = f"no sockets or memory for a new worker: {error.strerror}"
+        worker.reason = self.births.ask_for(worker)
+        if worker.reason:
             self.happen(worker, Event.EXIT)
-            return
-        if worker.process.zygote == 0:
-            worker.reason = "the process that holds the model did not take the request to fork"
-            self.happen(worker, Event.EXIT)
-
-    def _process(self, worker: Worker, *, slot: int) -> Process:
-        """What a process of this persona needs, and the request to fork it; its `zygote` is 0 where that was not taken.
-
-        Raise OSError or ZMQError where there are no sockets or no memory for it.
-        """
-        if not rlimits.descriptors_left(SPARE_DESCRIPTORS):
-            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
-        process = Process(
-            self._context,
-            self.premises.runtime_dir,
-            self.premises.state_dir / LOGS / f"{worker.name}.log",
-            worker.name,
-            self.clock(),
-            owner=self.housing.ids(worker.name),
-            cap=worker.own_cap,
-            watchdog=self.config.watchdog,
-            slot=slot,
-        )
-        self._attach(worker, process)
-        process.cpus = worker.persona.cpus
-        zygote = self.zygote_of(worker)
-        assert process.theirs is not None
-        if zygote.fork(process.theirs.fileno()):
-            process.zygote = zygote.pid
-            process.door = self.housing.open_group(worker.persona, slot, self.clock())  # while it is on its way
-        process.release_gate_end()
-        return process
-
-    def _fork_standby(self, worker: Worker) -> Process | None:
-        if self.closing or self.danger() or worker.process is None:
-            return None
-        try:
-            process = self._process(worker, slot=1 - worker.process.slot)
-        except (OSError, zmq.ZMQError):
-            return None
-        if process.zygote == 0:
-            process.close()
-            return None
-        return process
-
-    def _equip_standby(self, worker: Worker, process: Process) -> None:
-        self._tell_birth(worker, process, waits=True)
-
-    def _release(self, worker: Worker, process: Process) -> None:
-        """The long way of a birth is behind it already."""
-        process.started = self.clock()
-        process.waits = False
-        worker.process = process
-        process.release(
-            Release(
-                birth=worker.births,
-                life=worker.life,
-                deaths=worker.deaths,
-                last_cause=worker.last_death.cause if worker.last_death else None,
-                afresh=worker.failed_starts > 0,
-            )
-        )
-        self.ledger.arrived(worker.name, worker.births, process.pid)
 
     def _hand_over(self, worker: Worker) -> None:
         assert worker.process is not None
-        self._tell_birth(worker, worker.process)
+        self.births.tell(worker, worker.process)
         self.ledger.arrived(worker.name, worker.births, worker.process.pid)
-
-    def _tell_birth(self, worker: Worker, process: Process, *, waits: bool = False) -> None:
-        persona = worker.persona
-        birth = Birth(
-            name=persona.name,
-            role=persona.role,
-            birth=worker.births,
-            life=worker.life,
-            deaths=worker.deaths,
-            memory_cap=worker.own_cap,
-            cpus=persona.cpus,
-            threads=persona.threads,
-            prompt=persona.prompt,
-            first=persona.first,
-            voice=str(process.channel.voice_path),
-            feed=str(process.channel.feed_path),
-            mind=str(self.premises.minds[persona.name] / MIND),
-            sampling=persona.sampling,
-            last_cause=worker.last_death.cause if worker.last_death else None,
-            growth="context" if persona.growth == "context" else "none",
-            afresh=worker.failed_starts > 0,
-            walls=self.housing.walls(persona, process.channel.home),
-            standby=self.standbys.keeps(worker),
-            waits=waits,
-            snapshot_share=self.config.snapshots.share(len(self.config.personas)),
-            mode=persona.model.mode,
-            n_ctx=persona.model.context,
-        )
-        process.tell_birth(birth, worker.snapshots, self.engines.descriptor(worker))
 
     def ready(self, worker: Worker, message: Ready) -> None:
         if worker.process is not None and worker.process.ready is None:
@@ -554,11 +351,11 @@ class Keeper:
             worker.process.signal(signal.SIGKILL)
             worker.deadline = self.clock() + KILL_AGAIN_S
         else:
-            self.zygote_of(worker).kill()  # it took the request and forks nobody: another may
+            self.births.zygote_of(worker).kill()  # it took the request and forks nobody: another may
             self.happen(worker, Event.EXIT)
 
     def _give_up_fork(self, worker: Worker) -> None:
-        worker.reason = worker.reason or self.why_not(worker)
+        worker.reason = worker.reason or self.births.why_not(worker)
 
     def _record_failed_start(self, worker: Worker) -> None:
         process = worker.process
@@ -575,7 +372,7 @@ class Keeper:
     def _retry_later(self, worker: Worker) -> None:
         worker.failed_starts += 1
         worker.reason = "" if worker.reason.startswith(HELD) else worker.reason
-        worker.reason = worker.reason or self.why_not(worker) or "it ended before it was ready"
+        worker.reason = worker.reason or self.births.why_not(worker) or "it ended before it was ready"
         r = self.config.restart
         pause = restart.after_failed_start(worker.failed_starts, backoff_max=r.backoff_max, intensity=r.intensity, jitter=self.jitter())
         self._try_after(worker, pause, f"{worker.failed_starts} failed starts in a row, {worker.reason}")
@@ -754,7 +551,7 @@ class Keeper:
         self._try_after(worker, pause, f"more than {r.intensity} deaths within {r.window:g} s")
         if worker.given_up:
             return  # nobody else ends for one that does not come back
-        for name in restart.ends_with(r.strategy, self._starts, worker.name):
+        for name in restart.ends_with(r.strategy, self.roster.starts, worker.name):
             self._end_with(worker, self.workers[name])
 
     def _end_with(self, leader: Worker, worker: Worker) -> None:
@@ -774,14 +571,10 @@ class Keeper:
     # ── between workers ──
 
     def _tell_seers(self, about: Worker, message: Feed) -> None:
-        for other in self.workers.values():
-            if about.name in other.persona.sees and other.phase is Phase.READY:
+        for other in self.roster.seers(about.name):
+            if other.phase is Phase.READY:
                 other.tell(message)
 
     def spread(self, worker: Worker, text: str) -> None:
         """A finished thought, to those who see this persona and to nobody else."""
         self._tell_seers(worker, Heard(by=worker.name, life=worker.life, text=text))
-
-    def workers_of(self, model: Model) -> Sequence[Worker]:
-        """Those whose zygote, or engine, holds this (`Model.shared`)."""
-        return [worker for worker in self.workers.values() if worker.persona.model.shared == model]

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from itertools import chain
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 import zmq
@@ -24,9 +24,10 @@ from brainjar import __version__, bus, gguf, messages
 from brainjar.config import Config
 from brainjar.isolation import bonds, priority, rlimits
 from brainjar.ledger import Ledger
-from brainjar.messages import JAR, Ask, Kept, Ready, Resumed, Snapshot, Thought, Token, Trouble, Waiting, Yield
+from brainjar.messages import JAR, Snapshot
 from brainjar.schema import MAX_PERSONAS
 from brainjar.supervisor import logs, reaper
+from brainjar.supervisor.attendance import Attendance
 from brainjar.supervisor.bulletin import Bulletin
 from brainjar.supervisor.changes import Changes
 from brainjar.supervisor.control import Connection, Control, refusal
@@ -34,7 +35,7 @@ from brainjar.supervisor.engines import Engine
 from brainjar.supervisor.handover import Handover, LedgerState
 from brainjar.supervisor.housing import Housing
 from brainjar.supervisor.keeper import Keeper
-from brainjar.supervisor.lifecycle import STOPPING, Event, Phase
+from brainjar.supervisor.lifecycle import Event, Phase
 from brainjar.supervisor.orders import Orders
 from brainjar.supervisor.poller import Poller
 from brainjar.supervisor.premises import Premises
@@ -46,7 +47,6 @@ from brainjar.supervisor.terminal import Terminal
 from brainjar.supervisor.upgrade import Upgrade
 from brainjar.supervisor.verdicts import Verdicts
 from brainjar.supervisor.watch import Watch
-from brainjar.supervisor.worker import Process, Source, Worker
 from brainjar.supervisor.zygotes import LOAD_S, Standing, Zygote
 from brainjar.watchdog import pressure
 
@@ -55,13 +55,7 @@ HEARTBEAT_S: Final = 1.0
 QUIET_BEATS: Final = 3
 """After so many in which nobody thought, was born, ended or listened they come only each `watchdog.interval`."""
 _AT_REST: Final = frozenset({Phase.STOPPED, Phase.WAITING, Phase.READY, Phase.DEAD, Phase.BACKOFF, Phase.FAILED})
-VOICES_PER_LAP: Final = 64
 CALLERS_PER_LAP: Final = 64
-LISTEN_AGAIN_S: Final = 0.05
-EMPTY_AGAIN_S: Final = 0.02
-"""How often it is looked whether who was left behind by one that stops has ended."""
-TEXT_BYTES: Final = 4096
-"""Of a TOKEN or a Trouble that is passed on."""
 
 
 class Supervisor:
@@ -102,12 +96,15 @@ class Supervisor:
             ledger.close_open_lives(time.time(), self._announce_lost)
         self._poller = Poller()
         self.keeper = Keeper(config, premises, ledger, self.bulletin, self._context, self.housing, self._poller, clock, state)
-        self.keeper.come = self._come
         self.senses = Senses(premises.state_dir, config.watchdog.sensors, self.housing.groups.unified)
         self.verdicts = Verdicts(config.watchdog, self.keeper, self.bulletin, self.senses, dry_run=dry_run)
         self.keeper.danger = lambda: self.verdicts.danger
         self.keeper.escalate = self._escalate
         self.watch = Watch(self.keeper.workers, config.watchdog, self.senses, self._is_zygote, self.verdicts)
+        self._attendance = Attendance(
+            self.keeper, self.housing, self.bulletin, self._poller, self._known, lambda: self.watch.ask(clock()), clock
+        )
+        self.keeper.births.come = self._attendance.come
         self._started = clock() if state is None else state.started
         self._reports = Reports(self.keeper, self.verdicts, self.bulletin, ledger, self._started)
         self._options = options or []
@@ -227,8 +224,8 @@ class Supervisor:
             claims=claims,
             barred=barred,
             connections=connections,
-            reloads=self._reload.asked,
-            upgrades=self._upgrade.asked,
+            reloads=self._reload.requests.asked,
+            upgrades=self._upgrade.requests.asked,
             inherited=kept,
         )
 
@@ -236,7 +233,7 @@ class Supervisor:
         """What is handed over when all that was said has been heard, committed and published. From here on nothing may happen any more."""
         for worker in self.keeper.workers.values():
             if worker.process is not None:
-                self._hear(worker)
+                self._attendance.hear(worker)
         self.keeper.clear_up()
         self.keeper.standbys.end_unready()
         self.bulletin.flush()
@@ -245,7 +242,7 @@ class Supervisor:
     def _leave(self) -> None:
         """Close what does not outlive an execve, in good order: what was said is on its way."""
         self.senses.close()
-        for process in self.keeper.processes():
+        for process in self.keeper.roster.processes():
             process.channel.leave()
         self.ledger.leave()
         self._events.close()
@@ -284,7 +281,7 @@ class Supervisor:
             self.senses.adopt(config.watchdog.sensors)
             self.watch.adopt(config.watchdog)
             self.verdicts.adopt(config.watchdog)
-            for process in self.keeper.processes():
+            for process in self.keeper.roster.processes():
                 process.watch_by(before.watchdog, config.watchdog)
         self.keeper.adopt(config, changes)
 
@@ -347,7 +344,7 @@ class Supervisor:
         for zygote in self.keeper.zygotes:
             self._attend_zygote(zygote, ready)
         for engine in self.keeper.engines:
-            workers = self.keeper.workers_of(engine.model)
+            workers = self.keeper.roster.of_model(engine.model)
             self.keeper.engines.attend(engine, ready, workers, self.keeper.leases, self.keeper)
         if not self._stopping and not self.verdicts.danger:
             self.keeper.engines.start_due()
@@ -413,64 +410,6 @@ class Supervisor:
         left = min([self._next_beat, self.verdicts.next_at, self._poller.next_at, *deadlines]) - self.clock()
         return max(0, int(left * 1000 + 0.999))
 
-    def _come(self, worker: Worker, process: Process, source: Source) -> None:
-        """Something has come of a process of this persona."""
-        if process is worker.process:
-            again = self._attend(worker, process, source)
-        elif process is worker.standby:
-            again = self.keeper.standbys.attend(worker, source, self.clock())
-        else:
-            return  # it is buried already
-        if again is not None:
-            self._poller.at(self.clock() + again, partial(self._come, worker, process, source))
-
-    def _attend(self, worker: Worker, process: Process, source: Source) -> float | None:
-        """Return in how many seconds to call again for the same; None: there is no need."""
-        again = None
-        match source:
-            case Source.VOICE:
-                again = self._hear(worker)
-                if worker.phase is Phase.DYING and self.keeper.silent(worker):
-                    self.keeper.happen(worker, Event.SILENT)
-            case Source.GATE:
-                if not process.hello():
-                    self.keeper.happen(worker, Event.EXIT)
-                elif process.pidfd >= 0:
-                    self.keeper.happen(worker, Event.HELLO)
-            case Source.END if worker.phase is not Phase.DYING:
-                again = self._ended(worker)
-            case Source.FEED if process.channel.found or process.channel.listened_to():
-                process.unwatch(source)
-                for message in process.pending:
-                    worker.tell(message)
-                process.pending.clear()
-                if process.request and worker.phase is Phase.READY:
-                    self.keeper.leases.ask(worker, process.request)
-            case _:
-                pass
-        return again
-
-    def _ended(self, worker: Worker) -> float | None:
-        process = worker.process
-        assert process is not None
-        if process.wait is None:
-            try:
-                process.wait = reaper.collect(process.pidfd, process.pid)
-            except OSError:
-                process.wait = reaper.Wait(None, None)
-            if process.wait is None:
-                return reaper.AGAIN_S
-            self._end_strangers()
-            self.housing.end_rest(worker.name, process.slot)
-        if worker.phase in STOPPING and (reaper.group_has_members(process.pid) or not self.housing.is_empty(worker.name, process.slot)):
-            worker.reason = "its process has ended, and others that it left have not yet"
-            self._end_strangers()
-            self.housing.end_rest(worker.name, process.slot)
-            return EMPTY_AGAIN_S
-        self._hear(worker)
-        self.keeper.happen(worker, Event.EXIT)
-        return None
-
     def _attend_senses(self, ready: dict[int, int], now: float) -> None:
         senses = self.senses
         if senses.sock is not None and senses.sock.fileno() in ready:
@@ -495,13 +434,6 @@ class Supervisor:
     def _is_zygote(self, pid: int) -> bool:
         return pid > 0 and any(zygote.pid == pid for zygote in self.keeper.zygotes)
 
-    def _end_strangers(self) -> None:
-        """Kill what a dead worker has left outside its group; not while a newborn is on its way, which is unknown as well."""
-        living = (worker.process for worker in self.keeper.workers.values() if worker.process is not None)
-        waiting = (process for _, process in self.keeper.standbys.all())
-        if all(process.pidfd >= 0 for process in chain(living, waiting)):
-            reaper.end_strangers(self._known())
-
     def _known(self) -> set[int]:
         known = {worker.process.pid for worker in self.keeper.workers.values() if worker.process is not None}
         known |= self.keeper.standbys.pids()
@@ -514,76 +446,12 @@ class Supervisor:
             | self._upgrade.pids
         )
 
-    def _hear(self, worker: Worker) -> float | None:
-        """Take what the worker says, a bounded number of messages. Who speaks is known from the socket, never from the message.
-
-        Return in how many seconds to go on; None: it has no more to say.
-        """
-        process = worker.process
-        assert process is not None
-        process.earn(self.clock())
-        process.watch(Source.VOICE)
-        before = process.heard + process.malformed
-        for body in process.channel.hear(VOICES_PER_LAP, lambda: process.allowance > 0):
-            process.allowance -= len(body)
-            try:
-                message = messages.decode_voice(body)
-            except msgspec.DecodeError:
-                process.malformed += 1
-                if process.malformed == 1:
-                    self._announce(worker, "PRESSURE", f"{worker.name} sends what is no message; it is not listened to")
-                continue
-            process.heard += 1
-            if process.is_new(message):
-                self._heard(worker, message)
-        if process.allowance <= 0:  # who talks too much waits in its own queue, not in our memory
-            process.unwatch(Source.VOICE)
-            return LISTEN_AGAIN_S
-        return 0.0 if process.heard + process.malformed - before == VOICES_PER_LAP else None
-
-    def _heard(self, worker: Worker, message: messages.Voice) -> None:
-        match message:
-            case Token(n=n, tokens=tokens, turn=turn, text=text):
-                self._announce(worker, "TOKEN", text[:TEXT_BYTES], {"n": n, "tokens": tokens, "turn": turn})
-            case Ask(request=request):
-                if worker.process is not None and worker.process.recycle == "when it asks":
-                    self.keeper.recycle(worker)
-                else:
-                    self.keeper.leases.ask(worker, request)
-            case Yield(request=request):
-                self.keeper.leases.give_back(worker, request)
-            case Thought(text=text):
-                self._announce(worker, "THOUGHT", text, _without(message, "text", "no"))
-                self.keeper.spread(worker, text)
-                if worker.process is not None and worker.process.recycle == "after its thought":
-                    worker.process.recycle = "when it asks"  # and its context is left to the next life
-            case Ready():
-                self.keeper.ready(worker, message)
-                self.watch.ask(self.clock())
-            case Waiting():
-                pass  # said before its release
-            case Resumed(sent=sent) if worker.process is not None and worker.process.resuming:
-                worker.process.resuming = False
-                worker.process.heard = sent - worker.process.malformed
-            case Resumed():
-                pass  # nobody has asked
-            case Kept(snapshot=snapshot):
-                worker.snapshot = snapshot
-                self.keeper.standbys.refresh(worker)
-            case Trouble(what=what):
-                self._announce(worker, "PRESSURE", f"{worker.name}: {what[:TEXT_BYTES]}")
-
-    def _announce(self, worker: Worker, type: messages.Type, content: str, metadata: dict[str, Any] | None = None) -> None:
-        self.bulletin.announce(type, worker.name, content, life=worker.life, deaths=worker.deaths, metadata=metadata)
-
     def _attend_zygote(self, zygote: Zygote, ready: dict[int, int]) -> None:
         if zygote.sock is None:
             return
         loading = zygote.standing is Standing.LOADING
         if loading and zygote.sock.fileno() in ready and zygote.poll() and not self.keeper.zygotes.loads_successor(zygote):
-            for worker in self.keeper.workers_of(zygote.model):
-                if self.keeper.can_fork(worker):
-                    self.keeper.happen(worker, Event.LOADED)
+            self.keeper.loaded(self.keeper.roster.of_model(zygote.model))
         if zygote.pidfd in ready:
             was_loaded = zygote.standing is Standing.LOADED
             if zygote.ended(self.keeper.new_oom_kills()) is None:
@@ -592,7 +460,7 @@ class Supervisor:
                 name = zygote.model.name or zygote.model.path.name
                 self._announce_jar("PRESSURE", f"{name}: its process of the version before goes on, as another did not load ({zygote.why})")
                 return
-            for worker in self.keeper.born_by(zygote):
+            for worker in self.keeper.births.by(zygote):
                 if worker.process is None or worker.process.pidfd < 0:
                     self.keeper.happen(worker, Event.UNLOADED)
             if was_loaded and not self._stopping and zygote not in self.keeper.zygotes.retired:
@@ -648,7 +516,7 @@ class Supervisor:
                     self._reload.ask()
         if signal.SIGCHLD in numbers:
             reaper.reap_strangers(self._known())
-            self._end_strangers()
+            self._attendance.end_strangers()
 
     def _quiet(self) -> bool:
         """Nothing goes on that would be looked at more often than the watchdog has to."""
@@ -679,7 +547,3 @@ class Supervisor:
         for worker in self.keeper.workers.values():
             if worker.process is not None:
                 logs.bound(worker.process.stderr)
-
-
-def _without(message: msgspec.Struct, *fields: str) -> dict[str, Any]:
-    return {name: value for name, value in msgspec.structs.asdict(message).items() if name not in fields}

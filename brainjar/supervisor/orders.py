@@ -19,6 +19,7 @@ from brainjar.supervisor.keeper import Keeper
 from brainjar.supervisor.leases import BY_HAND
 from brainjar.supervisor.lifecycle import SHOWN, Event, Phase
 from brainjar.supervisor.reload import Reload
+from brainjar.supervisor.requests import Answer
 from brainjar.supervisor.upgrade import Upgrade
 from brainjar.supervisor.worker import Worker
 
@@ -29,9 +30,6 @@ PAGE: Final = 2000
 """Events in one answer; `more` says from where to ask again. A long replay is so never one long lap."""
 
 KNOWN: Final = "status, events, kill, stop, restart, pause, resume, reload, upgrade"
-
-Answer = tuple[str, int]
-"""What is said, and the caller's exit status."""
 
 
 class Orders:

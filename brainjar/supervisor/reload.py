@@ -21,14 +21,11 @@ from brainjar.supervisor.errand import Errand
 from brainjar.supervisor.keeper import HELD, Keeper
 from brainjar.supervisor.lifecycle import Phase
 from brainjar.supervisor.poller import Poller
+from brainjar.supervisor.requests import Answer, Requests
 
 PROGRAM: Final = "brainjar.cli.reread"
 PATIENCE_S: Final = 180.0
 """The plan's dry run of a large model from an SD card."""
-KEPT: Final = 64
-"""Answers, for who asked and has not taken them."""
-
-Answer = tuple[str, int]
 
 
 class Reread(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,14 +57,11 @@ class Reload:
         self._poller = poller
         self._options = options
         self._adopt = adopt
-        self._announce = announce
-        self.asked = 0
+        self.requests = Requests("reload", announce)
         self._read = 0
         """The newest request that was begun."""
-        self._answered = 0
         self._errand: Errand | None = None
         self._effect: Callable[[], Answer | None] | None = None
-        self._answers: dict[int, Answer] = {}
 
     @property
     def pids(self) -> set[int]:
@@ -75,9 +69,9 @@ class Reload:
 
     def ask(self) -> int:
         """Have it done. Return the number of the request (`answer`)."""
-        self.asked += 1
+        request = self.requests.ask()
         self._go_on()
-        return self.asked
+        return request
 
     def answer(self, request: int) -> Answer | None:
         """What came of it; None: it is not done yet."""
@@ -85,7 +79,7 @@ class Reload:
             self._effect = None
             self._say(*found)
             self._go_on()
-        return self._answers.get(request)
+        return self.requests.answer(request)
 
     @property
     def waits(self) -> bool:
@@ -94,21 +88,22 @@ class Reload:
 
     def number(self, asked: int) -> None:
         """Go on counting where another program stopped: all of those were answered."""
-        self.asked = self._read = self._answered = asked
+        self.requests.go_on_from(asked, asked)
+        self._read = asked
 
     def settle(self) -> None:
         """Once a lap: see whether what was begun is done."""
         if self._effect is not None:
-            self.answer(self.asked)
+            self.answer(self.requests.asked)
 
     def close(self) -> None:
         if self._errand is not None:
             self._errand.close()
 
     def _go_on(self) -> None:
-        if self._errand is not None or self._effect is not None or self._read == self.asked or self._keeper.closing:
+        if self._errand is not None or self._effect is not None or self._read == self.requests.asked or self._keeper.closing:
             return
-        self._read = self.asked
+        self._read = self.requests.asked
         argv = [sys.executable, "-m", PROGRAM, *self._options]
         try:
             self._errand = Errand(
@@ -172,9 +167,4 @@ class Reload:
         return "; ".join([f"applied: {changes.words()}", *failed, *held]), 1 if failed else 0
 
     def _say(self, words: str, exit: int) -> None:
-        self._announce(f"reload: {words}")
-        for request in range(self._answered + 1, self._read + 1):
-            self._answers[request] = words, exit
-        self._answered = self._read
-        while len(self._answers) > KEPT:
-            del self._answers[min(self._answers)]
+        self.requests.say(words, exit, self._read)

@@ -24,14 +24,12 @@ from brainjar.supervisor.errand import Errand
 from brainjar.supervisor.handover import Handover
 from brainjar.supervisor.keeper import Keeper
 from brainjar.supervisor.poller import Poller
+from brainjar.supervisor.requests import Answer, Requests
 from brainjar.supervisor.signals import CAUGHT
 
 PROGRAM: Final = "brainjar.supervisor.takeover"
 PATIENCE_S: Final = 60.0
 """For the child: Python starts slowly from a card, or when memory is short."""
-KEPT: Final = 64
-
-Answer = tuple[str, int]
 
 
 class _Checked(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,7 +54,7 @@ class Upgrade:
         outlive an execve."""
         self._keeper = keeper
         self._poller = poller
-        self._announce = announce
+        self.requests = Requests("upgrade", announce)
         self._draft = draft
         self._settle_up = settle_up
         self._leave = leave
@@ -68,9 +66,6 @@ class Upgrade:
         self.code = ""
         """The mark of the code that runs."""
         self._why_not = ""
-        self.asked = 0
-        self._answered = 0
-        self._answers: dict[int, Answer] = {}
         self._errand: Errand | None = None
         self._due = False
 
@@ -97,13 +92,13 @@ class Upgrade:
 
     def ask(self) -> int:
         """Have it done. Return the number of the request; who asks while one is under way is told what comes of that."""
-        self.asked += 1
+        request = self.requests.ask()
         if not self.waits:
             self._try()
-        return self.asked
+        return request
 
     def answer(self, request: int) -> Answer | None:
-        return self._answers.get(request)
+        return self.requests.answer(request)
 
     def _try(self) -> None:
         if self.place is None:
@@ -173,7 +168,7 @@ class Upgrade:
 
     def taken_over(self, state: Handover) -> None:
         """Another program goes on from here; say which."""
-        self.asked = state.upgrades
+        self.requests.go_on_from(state.upgrades, 0)
         self.home = state.home
         living = sum(worker.alive for worker in self._keeper.workers.values())
         where = f"pid {os.getpid()} as before, {living} of {len(self._keeper.workers)} minds live on"
@@ -183,9 +178,4 @@ class Upgrade:
             self._say(f"upgraded from {state.version} to {__version__}: {where}", 0)
 
     def _say(self, words: str, exit: int) -> None:
-        self._announce(f"upgrade: {words}")
-        for request in range(self._answered + 1, self.asked + 1):
-            self._answers[request] = words, exit
-        self._answered = self.asked
-        while len(self._answers) > KEPT:
-            del self._answers[min(self._answers)]
+        self.requests.say(words, exit, self.requests.asked)

@@ -244,7 +244,7 @@ class Verdicts:
             reading = {"decoded": seen.decoded, "steps": seen.steps}
             self.say("VERDICT", None, text, {"step": "kill", "kind": STALLED, "mark": self._config.stall, "readings": [reading]})
             if not self.dry_run:
-                workers = self._keeper.workers_of(engine.model)
+                workers = self._keeper.roster.of_model(engine.model)
                 engines.end(engine, f"it had stood still for {stood:.0f} s and was killed", workers, self._keeper.leases)
         for engine in engines.unending():
             model = engine.model.name or engine.model.path.name

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from brainjar import ledger
-from brainjar.supervisor.keeper import SPARE_DESCRIPTORS
+from brainjar.supervisor.births import SPARE_DESCRIPTORS
 from tests.system.conftest import MakeJar
 from tests.system.harness import Jar, alive, gone, until
 
