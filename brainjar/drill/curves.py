@@ -58,10 +58,15 @@ def _panel(curve: Curve, top: int) -> list[str]:
     )
     return [
         *parts,
-        f'<text x="10" y="{top + 34}" fill="#57606a">{low:.4g} to {high:.4g} {escape(curve.unit)}</text>',
-        f'<text x="10" y="{top + 52}" fill="#57606a">{slope(curve.points):+.3g} per hour</text>',
+        f'<text x="10" y="{top + 34}" fill="#57606a">{_figure(low)} to {_figure(high)} {escape(curve.unit)}</text>',
+        f'<text x="10" y="{top + 52}" fill="#57606a">{_figure(slope(curve.points), "+")} per hour</text>',
         f'<rect x="{LEFT}" y="{top}" width="{WIDTH - LEFT - 20}" height="{HEIGHT}" fill="none" stroke="#d0d7de"/>',
         f'<polyline points="{line}" fill="none" stroke="{_LINE}" stroke-width="1.2"/>',
         f'<text x="{LEFT}" y="{top + HEIGHT + 14}" fill="#57606a">{first:.2f} h</text>',
         f'<text x="{WIDTH - 20}" y="{top + HEIGHT + 14}" text-anchor="end" fill="#57606a">{last:.2f} h</text>',
     ]
+
+
+def _figure(value: float, sign: str = "") -> str:
+    """With four digits, or all of those before the point."""
+    return f"{value:{sign},.0f}" if abs(value) >= 1000 else f"{value:{sign}.4g}"

@@ -22,9 +22,12 @@ from brainjar.client.find import is_running
 from brainjar.client.follow import Follower
 from brainjar.errors import BrainjarError
 from brainjar.isolation import bonds
-from brainjar.messages import Death, Envelope, PersonaStatus, Status
+from brainjar.messages import Death, Envelope, PersonaStatus, Status, encode
+from brainjar.supervisor.bulletin import FLEETING, FLEETING_RING, JOURNALLED, RING, Ring
 
 START_S: Final = 300.0
+RING_ITEM_BYTES: Final = 128
+"""What Python needs for each event in a ring beyond its body: a tuple, a number, two headers."""
 """A large model may have to be loaded."""
 
 
@@ -43,6 +46,8 @@ class Jar:
         self._follower: Follower | None = None
         self._come: deque[Envelope] = deque()
         self.seen: list[Envelope] = []
+        """Of what came: what is on record for ever, and the gaps."""
+        self._rings = Ring(RING), Ring(FLEETING_RING)
         """Every event that was taken notice of, in order."""
 
     def __enter__(self) -> Jar:
@@ -141,7 +146,9 @@ class Jar:
             if left <= 0 and not self._come:
                 return None
         event = self._come.popleft()
-        self.seen.append(event)
+        self._rings[event.type in FLEETING].add(event.seq, encode(event))
+        if event.type in JOURNALLED or event.type == "GAP":
+            self.seen.append(event)
         return event
 
     def listen(self, seconds: float) -> list[Envelope]:
@@ -168,6 +175,10 @@ class Jar:
 
     def descriptors(self) -> int:
         return len(os.listdir(f"/proc/{self.pid}/fd"))
+
+    def held_bytes(self) -> int:
+        """What the supervisor holds of these events for who missed them: it grows until its rings are full, and that is no leak."""
+        return sum(ring.bytes + RING_ITEM_BYTES * len(ring.items) for ring in self._rings)
 
     def rss_bytes(self) -> int:
         return int(Path(f"/proc/{self.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")

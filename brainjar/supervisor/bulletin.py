@@ -35,14 +35,14 @@ class Ring:
 
     def __init__(self, length: int) -> None:
         self.items: deque[tuple[int, bytes]] = deque()
+        self.bytes = 0
         self._length = length
-        self._bytes = 0
 
     def add(self, seq: int, body: bytes) -> None:
         self.items.append((seq, body))
-        self._bytes += len(body)
-        while len(self.items) > self._length or self._bytes > RING_BYTES:
-            self._bytes -= len(self.items.popleft()[1])
+        self.bytes += len(body)
+        while len(self.items) > self._length or self.bytes > RING_BYTES:
+            self.bytes -= len(self.items.popleft()[1])
 
     def fill(self, items: Iterable[tuple[int, bytes]]) -> None:
         for seq, body in items:

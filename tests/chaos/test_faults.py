@@ -26,8 +26,8 @@ import pytest
 from brainjar import ledger
 from brainjar.bus import Subscriber
 from brainjar.messages import Death
-from brainjar.supervisor.bulletin import RING_BYTES
 from brainjar.supervisor.births import SPARE_DESCRIPTORS
+from brainjar.supervisor.bulletin import RING_BYTES
 from tests.system.conftest import MakeJar
 from tests.system.harness import Jar, alive, jar_groups, until, zombies_of
 
