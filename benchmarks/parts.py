@@ -23,6 +23,7 @@ PARTS: Final = {
     "crowd": "100 workers killed at one instant, and 1,000",
     "threads": "the shipped matrix, beside three personas that compute on all cores at once",
     "caps": "how far past its cap a persona gets, and what its siblings notice",
+    "upgrade": "how long the jar is away while it is upgraded, beside a stop and a start",
     "watchdog": "what watching costs, and how soon a victim goes, beside earlyoom",
 }
 
