@@ -52,8 +52,12 @@ __all__ = [
 
 MAX_CONFIG_BYTES: Final = 1 << 20
 MAX_PROMPT_BYTES: Final = 64 << 10
+OBSERVED: Final = "You are observed: all that you think reaches {}, and so does the news of your deaths."
+"""What one is told with `told = true`."""
 MAX_SEQUENCES: Final = 256
 """LLAMA_MAX_SEQ: more, llama.cpp does not keep apart in one context."""
+VITALS_S: Final = 60.0
+"""`vitals` of the role god where it does not say."""
 GOES, GOES_LAST = 10, 0
 """`expendable` of a persona that does not say: whoever sees everything goes last."""
 
@@ -117,6 +121,8 @@ class Persona(Struct, frozen=True, kw_only=True):
     sandbox: Sandbox = Sandbox()
     sees: tuple[str, ...]
     """Names of others, each once."""
+    vitals: float = 0.0
+    """At most this often, in seconds, it is told how those are whom it sees; 0: never."""
     after: tuple[str, ...] = ()
     """Names of others, each once, which are to be READY before it starts."""
     when: Literal["always", "on_death", "never"] = "always"
@@ -223,7 +229,7 @@ class Config(Struct, frozen=True, kw_only=True):
     snapshots: Snapshots = Snapshots()
     personas: tuple[Persona, ...]
     notes: tuple[str, ...]
-    """One sentence for each thing that the user should hear at start: keys not acted on yet, a number that was lowered."""
+    """One sentence for each thing that the user should hear at start: a key that is not used, a number that was lowered."""
 
     engines: tuple[Engine, ...] = ()
     layouts: Mapping[Path, Layout] = {}
@@ -363,7 +369,7 @@ class _Resolver:
             snapshots=Snapshots(disk=raw.snapshots.disk, write_budget=raw.snapshots.write_budget),
             personas=tuple(self.persona(one, names, after[one.name], i % concurrent) for i, one in enumerate(raw.persona)),
             engines=self.engines(engines_only=engines_only),
-            notes=(*self.source.notes, *self.notes),
+            notes=tuple(self.notes),
         )
 
     def inference(self, concurrent: int) -> Inference:
@@ -487,9 +493,10 @@ class _Resolver:
             growth=raw.mortality.growth,
             sandbox=Sandbox(network=raw.sandbox.network, user=raw.sandbox.user, file_size=raw.sandbox.file_size),
             sees=self.sees(raw, key, names),
+            vitals=raw.vitals if raw.vitals is not None else VITALS_S if (raw.role or raw.name) == "god" else 0.0,
             after=after,
             when=raw.when,
-            prompt=prompt,
+            prompt=self.told(raw, key, prompt),
             first=front.first,
             sampling=sampling,
         )
@@ -586,6 +593,15 @@ class _Resolver:
                 raise UsageError(f'{self.source.at(f"{key}.sees")}: no persona is named "{plain(name)}"; {nearest(name, others)}')
             seen += others if name == "*" else [name]
         return tuple(dict.fromkeys(seen))
+
+    def told(self, raw: RawPersona, key: str, prompt: str) -> str:
+        """The prompt, and where it is to know that it is observed, by whom."""
+        if not raw.told:
+            return prompt
+        seers = [other.name for other in self.raw.persona if other.name != raw.name and {"*", raw.name} & set(other.sees)]
+        if not seers:
+            raise UsageError(f"{self.source.at(f'{key}.told')}: found true, and nobody sees {raw.name}: it would be told what is not so")
+        return f"{prompt}\n\n{OBSERVED.format(' and '.join(seers))}"
 
     def after(self, raw: RawPersona, key: str, names: list[str]) -> tuple[str, ...]:
         others = [name for name in names if name != raw.name]

@@ -107,7 +107,9 @@ class Ledger:
         return Record(
             deaths=deaths,
             births=births,
-            last_death=LastDeath(cause=last.cause, signal=last.signal, exit_code=last.exit_code, at=last.at) if last else None,
+            last_death=LastDeath(cause=last.cause, signal=last.signal, exit_code=last.exit_code, at=last.at, said=last.evidence.said)
+            if last
+            else None,
         )
 
     def lived(self, persona: str, life: int) -> bool:

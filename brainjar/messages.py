@@ -19,9 +19,23 @@ import msgspec
 VERSION: Final = 1
 
 Type = Literal[
-    "READY", "THOUGHT", "TOKEN", "HEARTBEAT", "DEATH", "RESURRECTION", "PRESSURE", "VERDICT", "STATE", "ENGINE", "SHUTDOWN", "SNAP", "GAP"
+    "READY",
+    "THOUGHT",
+    "TOKEN",
+    "HEARTBEAT",
+    "DEATH",
+    "RESURRECTION",
+    "PRESSURE",
+    "VERDICT",
+    "STATE",
+    "ENGINE",
+    "SHUTDOWN",
+    "SAID",
+    "SNAP",
+    "GAP",
 ]
-"""Types on the bus. `SNAP` answers one subscriber; `GAP` stands in a replay for events that nobody holds any more."""
+"""Types on the bus. `SAID`: somebody outside the jar has spoken to a persona. `SNAP` answers one subscriber; `GAP` stands in a replay for
+events that nobody holds any more."""
 
 State = Literal["starting", "loading", "ready", "thinking", "paused", "stopping", "stopped", "dead", "backoff", "failed"]
 """The states shown. A persona is in exactly one."""
@@ -99,6 +113,8 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     """What led to that, in the words of the VERDICT."""
     exit_words: str | None = None
     """What the worker itself wrote about its end (`ExitWords`), if it could."""
+    said: str = ""
+    """What whoever killed it has its next life be told."""
     stderr: tuple[str, ...] = ()
     """Last lines it wrote to stderr, newest last."""
     ready: bool = True
@@ -170,6 +186,8 @@ class LastDeath(msgspec.Struct, frozen=True, kw_only=True):
     signal: int | None
     exit_code: int | None
     at: float
+    said: str = ""
+    """What whoever killed it has its next life be told of it; "": nothing but the cause."""
 
 
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**62)]
@@ -366,6 +384,8 @@ class Ready(msgspec.Struct, frozen=True, kw_only=True, tag="ready"):
     """CLOCK_MONOTONIC of its first instruction after the fork; of one that waited, after its release."""
     walled_ns: Count = 0
     """CLOCK_MONOTONIC when its limits and all its walls stood; of one that waited, the same as `born_ns`."""
+    noted: Count = 0
+    """The number of the newest letter that stands in its mind."""
     no: Count = 0
     """Numbers, from 1 in each life, what must not be lost: it is acknowledged (`Lease.acked`), or said again (`Resume`)."""
 
@@ -425,6 +445,12 @@ class Kept(msgspec.Struct, frozen=True, kw_only=True, tag="kept"):
     snapshot: SnapshotStatus
 
 
+class Noted(msgspec.Struct, frozen=True, kw_only=True, tag="noted"):
+    """All letters up to this number stand in its mind."""
+
+    no: Count
+
+
 class Resumed(msgspec.Struct, frozen=True, kw_only=True, tag="resumed"):
     """The answer to `Resume`: what was not acknowledged has been said again."""
 
@@ -432,7 +458,7 @@ class Resumed(msgspec.Struct, frozen=True, kw_only=True, tag="resumed"):
     """Messages handed to this voice, this one included."""
 
 
-Voice = Ready | Waiting | Ask | Yield | Token | Thought | Trouble | Kept | Resumed
+Voice = Ready | Waiting | Ask | Yield | Token | Thought | Trouble | Kept | Noted | Resumed
 
 
 # ── what a worker thinks with ──
@@ -499,6 +525,8 @@ class Heard(msgspec.Struct, frozen=True, kw_only=True, tag="heard"):
     by: str
     life: int
     text: str
+    no: int = 0
+    """Numbers letters, over all lives of the reader (`Noted`)."""
 
 
 class News(msgspec.Struct, frozen=True, kw_only=True, tag="news"):
@@ -509,9 +537,41 @@ class News(msgspec.Struct, frozen=True, kw_only=True, tag="news"):
     life: int
     deaths: int
     cause: str = ""
+    no: int = 0
+    """As of `Heard`."""
 
 
-Feed = Lease | Resume | Revoke | Near | Changed | Stop | Heard | News
+class Said(msgspec.Struct, frozen=True, kw_only=True, tag="said"):
+    """Somebody outside the jar speaks to it; or, with `by`, in the name of a persona."""
+
+    text: str
+    by: str = ""
+    no: int = 0
+    """As of `Heard`."""
+
+
+Letter = Heard | News | Said
+"""What it is to hear whatever happens: kept until it stands in its mind."""
+
+
+class Pulse(msgspec.Struct, frozen=True, kw_only=True):
+    """A persona, as one that sees its vitals is told of it."""
+
+    name: str
+    state: State
+    life: int
+    used_bytes: int | None
+    cap_bytes: int
+    tokens_per_s: float
+
+
+class Vitals(msgspec.Struct, frozen=True, kw_only=True, tag="vitals"):
+    """How those are whom it sees. Only the newest counts."""
+
+    pulses: tuple[Pulse, ...]
+
+
+Feed = Lease | Resume | Revoke | Near | Changed | Stop | Vitals | Letter
 
 
 # ── birth: supervisor -> newborn, over its gate ───────────────────────────────────────────────────────────────────────
@@ -565,6 +625,8 @@ class Birth(msgspec.Struct, frozen=True, kw_only=True):
     sampling: Sampling
     last_cause: str | None
     """The cause of its newest death."""
+    last_said: str = ""
+    """`LastDeath.said`."""
     growth: Literal["none", "context"] = "none"
     afresh: bool = False
     """Its last start with the context that was left to it failed: read the past again instead."""
@@ -592,6 +654,7 @@ class Release(msgspec.Struct, frozen=True, kw_only=True, tag="release"):
     life: int
     deaths: int
     last_cause: str | None
+    last_said: str = ""
     afresh: bool = False
 
 

@@ -1,7 +1,7 @@
 """The config file as it is written: every key that the design names, its type, its bounds, its default, what it wants in words.
 
 These structs mirror matrix.toml and the front matter of prompt files; `tables.Source` reads them, `config` resolves them, nobody
-else sees them. A key with `later=True` is accepted and checked, but not acted on by this version.
+else sees them.
 """
 
 from __future__ import annotations
@@ -48,6 +48,7 @@ Name = Annotated[str, Meta(pattern=rf"^(?!{JAR}\Z)[a-z0-9][a-z0-9_-]{{0,31}}\Z")
 Dir = Annotated[str, Meta(pattern=r"^[^\x00]+\Z", max_length=4096), Key("a directory")]
 File = Annotated[str, Meta(pattern=r"^[^\x00]+\Z", max_length=4096), Key("the path of a file")]
 Span = Annotated[float, Meta(ge=0, lt=MAX_SECONDS), Key('a duration under 10 years, such as "3s" or "5m"', _text(parse_duration))]
+Vitals = Annotated[float, Meta(ge=0, lt=MAX_SECONDS), Key('a duration under 10 years, such as "1m"; "0s": never', _text(parse_duration))]
 Threads = Annotated[Literal["auto"] | Annotated[int, Meta(ge=1, le=MAX_CPU + 1)], Key('"auto" or a number of threads, at least 1')]
 
 
@@ -117,7 +118,8 @@ class RawPersona(Struct, frozen=True, kw_only=True):
     threads: Threads | None = None
     sees: Annotated[tuple[str, ...], Meta(max_length=2 * MAX_PERSONAS), Key('a list of names of other personas, or ["*"]')] = ()
     sampling: RawSampling = RawSampling()
-    told: Annotated[bool, Key("true or false", later=True)] = False
+    told: Annotated[bool, Key("true or false")] = False
+    vitals: Vitals | None = None
     after: Annotated[tuple[str, ...], Meta(max_length=MAX_PERSONAS), Key("a list of names of other personas")] = ()
     when: Annotated[Literal["always", "on_death", "never"], Key('"always", "on_death" or "never"')] = "always"
     expendable: Annotated[int, Meta(ge=0, le=1000), Key("an integer from 0 (goes last) to 1000 (goes first)")] | None = None

@@ -30,8 +30,6 @@ class Key(NamedTuple):
     wants: str
     parse: Callable[[Any], object] | None = None
     """Turns what the file holds into what the field's type checks; raises `ValueError`."""
-    later: bool = False
-    """Accepted and checked, but not acted on yet: a value other than the default earns a note."""
 
 
 def read_text(path: Path, limit: int, what: str) -> str:
@@ -101,7 +99,6 @@ class Source:
     def __init__(self, name: str, table: dict[str, Any]) -> None:
         self.name = plain(name)
         self.table = table
-        self.notes: list[str] = []
         self._said: dict[str, tuple[str, str]] = {}  # key -> the option that set it, and its text
 
     def at(self, key: str) -> str:
@@ -194,8 +191,6 @@ class Source:
             hint = fields[field.name]
             if field.required and field.name not in values:
                 raise UsageError(f"{self.name}: {plain(key)}: no {field.name}; wanted {_key(hint).wants}")
-            if field.name in values and not field.required and _key(hint).later and values[field.name] != field.default:
-                self.notes.append(f"{self.at(f'{key}.{field.name}'.lstrip('.'))}: accepted, but this version does not act on it yet")
         return cls(**values)
 
     def _field(self, hint: Any, found: object, key: str) -> object:

@@ -299,27 +299,6 @@ def test_backoff_never_ends_below_the_pause(tmp_path: Path) -> None:
     assert given_text(tmp_path, MINIMAL, "restart.pause=10m").restart.backoff_max == 600.0
 
 
-@pytest.mark.parametrize(
-    ("line", "later"),
-    [
-        ("told = true", True),
-        ("told = false", False),
-        ('when = "never"', False),
-        ("expendable = 10", False),
-        ("[persona.sandbox]\nnetwork = true", False),
-        ('[persona.mortality]\ngrowth = "context"', False),
-        ("[watchdog]\ntemperature = 70", False),
-        ('[persona.model]\ngpu = "auto"', False),
-    ],
-)
-def test_what_is_not_acted_on_yet_is_said_and_a_default_is_not(tmp_path: Path, line: str, later: bool) -> None:
-    notes = given_text(tmp_path, MINIMAL + line + "\n").notes
-    assert len(notes) == later
-    if later:
-        key = line.strip("[]").split("]")[0].split(" ")[0].split(".")[-1].split("\n")[0]
-        assert key in notes[0] and "does not act on it yet" in notes[0]
-
-
 # ── the command line over the file ────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -806,3 +785,27 @@ def test_who_sees_all_goes_last_unless_it_is_said_otherwise(tmp_path: Path) -> N
     assert [p.expendable for p in given_text(tmp_path, THREE).personas] == [10, 10, 0]
     found = given_text(tmp_path, THREE, "persona.god.expendable=30", "persona.subject.priority=4")
     assert [(p.expendable, p.priority) for p in found.personas] == [(10, 4), (10, 0), (30, 0)]
+
+
+# ── who sees whom ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+SEEING = THREE.replace('"observer"\n', '"observer"\nsees = ["subject"]\n').replace('"god"\n', '"god"\nsees = ["*"]\n')
+
+
+def test_who_is_told_learns_of_all_that_see_it_and_of_nobody_else(tmp_path: Path) -> None:
+    loaded = given_text(tmp_path, SEEING, *[f"persona.{name}.told=true" for name in ("subject", "observer")])
+    subject, observer, god = loaded.personas
+    assert "You are observed: all that you think reaches observer and god," in subject.prompt
+    assert "reaches god," in observer.prompt
+    assert "observed" not in god.prompt
+
+
+def test_who_is_told_and_nobody_sees_it_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"persona\.god\.told: found true, and nobody sees god"):
+        given_text(tmp_path, SEEING, "persona.god.told=true")
+
+
+def test_vitals_are_for_the_role_god_unless_it_is_said(tmp_path: Path) -> None:
+    assert [p.vitals for p in given_text(tmp_path, THREE).personas] == [0.0, 0.0, 60.0]
+    loaded = given_text(tmp_path, THREE, "persona.god.vitals=0s", "persona.observer.vitals=5m")
+    assert [p.vitals for p in loaded.personas] == [0.0, 300.0, 0.0]

@@ -61,7 +61,20 @@ def test_no_field_of_an_envelope_is_left_out_when_it_is_the_default() -> None:
 
 
 def test_the_types_and_states_are_the_design_s() -> None:
-    types = {"READY", "THOUGHT", "TOKEN", "HEARTBEAT", "DEATH", "RESURRECTION", "PRESSURE", "VERDICT", "STATE", "ENGINE", "SHUTDOWN"}
+    types = {
+        "READY",
+        "THOUGHT",
+        "TOKEN",
+        "HEARTBEAT",
+        "DEATH",
+        "RESURRECTION",
+        "PRESSURE",
+        "VERDICT",
+        "STATE",
+        "ENGINE",
+        "SHUTDOWN",
+        "SAID",
+    }
     states = {"starting", "loading", "ready", "thinking", "paused", "stopping", "stopped", "dead", "backoff", "failed"}
     assert set(get_args(Type)) == types | {"SNAP", "GAP"}
     assert set(get_args(State)) == states
@@ -153,6 +166,18 @@ def _any(kind: type, data: st.DataObject) -> Any:
         tuple[int, ...]: st.lists(COUNT, max_size=4).map(tuple),
         tuple[messages.Guard, ...]: st.lists(
             st.builds(messages.Guard, name=st.sampled_from(["user", "files"]), effective=st.booleans(), how=TEXT), max_size=3
+        ).map(tuple),
+        tuple[messages.Pulse, ...]: st.lists(
+            st.builds(
+                messages.Pulse,
+                name=TEXT,
+                state=st.sampled_from(get_args(State)),
+                life=COUNT,
+                used_bytes=st.none() | COUNT,
+                cap_bytes=COUNT,
+                tokens_per_s=st.floats(0, 1e9),
+            ),
+            max_size=3,
         ).map(tuple),
         messages.Sampling: st.builds(messages.Sampling, temperature=st.floats(0, 10), seed=st.none() | COUNT),
         messages.SnapshotStatus: st.builds(

@@ -19,6 +19,8 @@ COMMANDS: Final = (
     "restart",
     "pause",
     "resume",
+    "say",
+    "whisper",
     "stop",
     "reload",
     "upgrade",

@@ -59,6 +59,11 @@ class Mind:
         row = self._db.execute("SELECT value FROM meta WHERE key = 'told_deaths'").fetchone()
         return int(row[0]) if row else 0
 
+    def noted(self) -> int:
+        """The number of the newest letter that stands in it."""
+        row = self._db.execute("SELECT value FROM meta WHERE key = 'noted'").fetchone()
+        return int(row[0]) if row else 0
+
     def newest(self) -> int:
         """Id of the newest line, 0 when there is none."""
         return int(self._db.execute("SELECT coalesce(max(id), 0) FROM lines").fetchone()[0])
@@ -76,7 +81,7 @@ class Mind:
         rows = self._db.execute("SELECT * FROM lines WHERE id > ? ORDER BY id DESC LIMIT ?", (line, limit)).fetchall()
         return [Line(*row) for row in reversed(rows)]
 
-    def add(self, life: int, lines: Sequence[tuple[Kind, str, str]], *, told_deaths: int | None = None) -> int:
+    def add(self, life: int, lines: Sequence[tuple[Kind, str, str]], *, told_deaths: int | None = None, noted: int | None = None) -> int:
         """Commit (kind, source, content) lines at once; return the id of the newest. Raise sqlite3.OperationalError if it cannot."""
         now = time.time()
         self._db.execute("BEGIN IMMEDIATE")
@@ -85,8 +90,9 @@ class Mind:
                 self._db.execute(
                     "INSERT INTO lines (at, life, kind, source, content) VALUES (?, ?, ?, ?, ?)", (now, life, kind, source, content)
                 )
-            if told_deaths is not None:
-                self._db.execute("INSERT OR REPLACE INTO meta VALUES ('told_deaths', ?)", (told_deaths,))
+            for key, value in (("told_deaths", told_deaths), ("noted", noted)):
+                if value is not None:
+                    self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
             self._db.execute("COMMIT")
         except BaseException:
             if self._db.in_transaction:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from brainjar.messages import Near, News
+from brainjar.messages import Near, News, Pulse, Vitals
 from brainjar.units import format_size
 
 WORDS: Final = {
@@ -26,6 +26,11 @@ WORDS: Final = {
     "watchdog-heat": "the machine grew too hot",
 }
 
+VOICE: Final = "A voice from outside"
+"""How a word of a person is marked in a mind."""
+OUTSIDE: Final = "outside"
+"""Where it is from, in the record."""
+
 OF_MEMORY: Final = frozenset({"cap-rlimit", "cap-watch", "oom-cgroup", "oom-unit", "oom-kernel", "out-of-memory", "cap-kv"})
 """Deaths of a mind that held more than it could be given; the one that comes after it holds less."""
 
@@ -34,10 +39,10 @@ def cause_in_words(cause: str) -> str:
     return WORDS.get(cause, cause.replace("-", " "))
 
 
-def of_own_death(deaths: int, cause: str | None) -> str:
-    """What a resurrected mind is told first. Short: it is read before the first new thought."""
+def of_own_death(deaths: int, cause: str | None, said: str = "") -> str:
+    """What a resurrected mind is told first. Short: it is read before the first new thought. `said`: of what, by whoever killed it."""
     times = "once" if deaths == 1 else f"{deaths} times"
-    return f"You have died {times}. Cause: {cause_in_words(cause or 'unknown')}. Go on."
+    return f"You have died {times}. Cause: {said or cause_in_words(cause or 'unknown')}. Go on."
 
 
 def of_another(news: News) -> str:
@@ -49,3 +54,20 @@ def of_another(news: News) -> str:
 def of_its_cap(near: Near) -> str:
     """What a mind is told that will die of its memory before long."""
     return f"Your memory is nearly full: {format_size(near.used)} of {format_size(near.limit)}. Past that you die."
+
+
+def of_missed(many: int) -> str:
+    """What stands for messages that did not reach it."""
+    return f"({many} earlier message{'s' if many != 1 else ''} did not reach you.)"
+
+
+def of_vitals(vitals: Vitals) -> str:
+    """How those are whom it sees, each in some 20 tokens."""
+    return "Vitals. " + " ".join(f"{_pulse(one)}." for one in vitals.pulses)
+
+
+def _pulse(one: Pulse) -> str:
+    words = f"{one.name}: {one.state}, life {one.life}"
+    if one.used_bytes is not None:
+        words += f", memory {format_size(one.used_bytes)} of {format_size(one.cap_bytes)}"
+    return words + (f", {one.tokens_per_s:.0f} tokens/s" if one.tokens_per_s else "")

@@ -41,22 +41,27 @@ from brainjar.messages import (
     Lease,
     Near,
     News,
+    Noted,
     Ready,
     Release,
     Resume,
     Resumed,
     Revoke,
+    Said,
     Sampling,
     Stop,
     Thought,
     Token,
     Trouble,
+    Vitals,
     Yield,
 )
-from brainjar.persona import told
+from brainjar.persona import opening, told
 from brainjar.persona.conversation import Conversation
 from brainjar.persona.durable import STOP_WRITE_S, Durable, fingerprint
+from brainjar.persona.inbox import Inbox
 from brainjar.persona.mind import Kind, Line, Mind
+from brainjar.persona.opening import Unread
 from brainjar.vitals import Writer
 
 BEAT_MS: Final = 1000
@@ -79,12 +84,10 @@ LIKELY: Final = "killed-by-operator"
 NUDGE: Final = "Go on."
 THOUGHT_BYTES: Final = 32 * 1024
 """Of a thought on the bus, half of what a voice may carry (`bus.VOICE_BYTES`); the mind keeps it whole."""
-INBOX_LINES: Final = 64
-"""Of what was heard during one turn; the newest are kept."""
 UNHEARD: Final = 64
 """Messages kept until they are acknowledged, which each lease does; more than one turn has."""
 HEARD_SHARE: Final = 4
-"""What is heard before one turn may fill 1/4 of the window; the newest is kept."""
+"""What is heard before one turn may fill 1/4 of the window (`opening`)."""
 RECALL_LINES: Final = 400
 """Lines of a mind that are looked at when its context must be read again; the window keeps far fewer."""
 
@@ -141,9 +144,8 @@ class Life:
         """Tokens that were said."""
         self.speak_at = 0.0
         """Monotonic: from when on words are said again."""
-        self.inbox: list[tuple[Kind, str, str]] = []
-        """Heard but not committed yet: (kind, source, content)."""
-        self.unread: list[str] = []
+        self.inbox = Inbox()
+        self.unread: list[Unread] = []
         """Committed, and not in the conversation yet: what the next turn begins with."""
         self.fingerprint = fingerprint(engine.identity, birth.prompt)
         self.durable = Durable(
@@ -206,10 +208,8 @@ class Life:
 
     def released(self, release: Release) -> None:
         """It has waited, and is to live."""
-        birth, life, deaths = release.birth, release.life, release.deaths
-        self.birth = msgspec.structs.replace(
-            self.birth, birth=birth, life=life, deaths=deaths, last_cause=release.last_cause, afresh=release.afresh, waits=False
-        )
+        fields = {name: getattr(release, name) for name in Release.__struct_fields__}
+        self.birth = msgspec.structs.replace(self.birth, waits=False, **fields)
         self.stamps = (time.monotonic_ns(),) * 2
 
     def claim(self) -> None:
@@ -237,6 +237,7 @@ class Life:
     def prepare(self) -> None:
         """All before READY. Raise what makes this start a failed one."""
         self.mind = self._patiently(lambda: Mind(Path(self.birth.mind)), BIRTH_PATIENCE_S)
+        self.inbox.begin(self._patiently(self.mind.noted, BIRTH_PATIENCE_S))
         try:
             restored = self._patiently(self._remember, BIRTH_PATIENCE_S)
         except sqlite3.DatabaseError as error:
@@ -255,6 +256,7 @@ class Life:
                 restored_tokens=restored,
                 restored_from=self.restored_from,
                 remembered=self.mind.count(),
+                noted=self.inbox.newest,
                 rlimit_bytes=limit,
                 baseline_bytes=baseline,
                 n_ctx=self.engine.n_ctx,
@@ -280,7 +282,7 @@ class Life:
         from_disk = self.durable.taken(bool(restored))
         self.restored_from = "disk" if from_disk else "memory" if restored else "none"
         if self.birth.deaths > self.mind.told_deaths():
-            text = told.of_own_death(self.birth.deaths, self.birth.last_cause)
+            text = told.of_own_death(self.birth.deaths, self.birth.last_cause, self.birth.last_said)
             self.mind.add(self.birth.life, [("told", messages.JAR, text)], told_deaths=self.birth.deaths)
         self._recall(self.mind.after(self.line, RECALL_LINES))
         if not restored:
@@ -572,12 +574,11 @@ class Life:
                 case Changed() as changed:
                     self.changed = changed
                 case Near() as near:
-                    self.inbox.append(("told", messages.JAR, told.of_its_cap(near)))
-                case Heard(by=by, text=text):
-                    self.inbox.append(("heard", by, text))
-                case News() as news:
-                    self.inbox.append(("told", messages.JAR, told.of_another(news)))
-        del self.inbox[:-INBOX_LINES]
+                    self.inbox.tell(told.of_its_cap(near))
+                case Vitals() as vitals:
+                    self.inbox.see(vitals)
+                case Heard() | News() | Said() as letter:
+                    self.inbox.take(letter)
         self.vitals.set(beat_ns=time.monotonic_ns())
         self._must_stop()
 
@@ -613,42 +614,35 @@ class Life:
         self.vitals.set(decode_ns=time.monotonic_ns() if begins else 0, decoded=self.engine.computed, held=self.engine.n_past)
 
     def _opening(self) -> str:
-        """What this turn begins with: what is unread, newest kept; else what sets a mind going."""
+        """What this turn begins with: what is unread, and how much of it was left out; else what sets a mind going."""
         room = self.engine.n_ctx // HEARD_SHARE
-        kept: list[str] = []
-        for text in reversed(self.unread):
-            room -= len(self.engine.tokenize(text)) + 1
-            if room < 0:
-                break
-            kept.insert(0, text)
-        if self.unread and not kept:  # one message larger than the room: its end
-            kept = [self.unread[-1][-self.engine.n_ctx // HEARD_SHARE :]]
+        kept, left_out = opening.choose(self.unread, room, lambda text: len(self.engine.tokenize(text)))
         self.unread = []
         if kept:
-            return "\n".join(kept)
+            return "\n".join([told.of_missed(left_out)] * bool(left_out) + kept)
         return NUDGE if self.conversation.messages else self.birth.first
 
-    def _quote(self, kind: str, source: str, content: str) -> str:
+    def _quote(self, kind: Kind, source: str, content: str) -> Unread:
         text = self.engine.defang(content)
-        if kind == "heard":
-            return f"{source}: {text}"
-        return f"A voice from outside: {text}" if kind == "said" else text
+        by = source if kind == "heard" else told.VOICE if kind == "said" else ""
+        return Unread(kind, f"{by}: {text}" if by else text)
 
     # ── remembering ──
 
     def _commit_inbox(self) -> None:
         if self.inbox:
-            lines, self.inbox = self.inbox, []
-            self.line = self._commit(lines)
+            lines, noted = self.inbox.empty(), self.inbox.newest
+            self.line = self._commit(lines, noted)
+            self.say(Noted(no=noted))
             self.unread += [self._quote(*line) for line in lines]
 
-    def _commit(self, lines: list[tuple[Kind, str, str]]) -> int:
+    def _commit(self, lines: list[tuple[Kind, str, str]], noted: int | None = None) -> int:
         try:
-            return self._patiently(lambda: self.mind.add(self.birth.life, lines))
+            return self._patiently(lambda: self.mind.add(self.birth.life, lines, noted=noted))
         except sqlite3.DatabaseError:
             self.mind.begin_anew()  # what it knew is still in its context, and this line is not lost
             self._say_set_aside()
-            return self._patiently(lambda: self.mind.add(self.birth.life, lines))
+            return self._patiently(lambda: self.mind.add(self.birth.life, lines, noted=noted))
 
     def _patiently(self, what: Callable[[], T], patience_s: float = math.inf) -> T:
         """Do `what` with the mind; wait while the disk is full rather than think what cannot be remembered."""

@@ -10,7 +10,7 @@ from typing import Any, Final
 import msgspec
 
 from brainjar import messages
-from brainjar.messages import Ask, Kept, Ready, Resumed, Thought, Token, Trouble, Waiting, Yield
+from brainjar.messages import Ask, Kept, Noted, Ready, Resumed, Thought, Token, Trouble, Waiting, Yield
 from brainjar.supervisor import reaper
 from brainjar.supervisor.bulletin import Bulletin
 from brainjar.supervisor.housing import Housing
@@ -78,6 +78,8 @@ class Attendance:
                 for message in process.pending:
                     worker.tell(message)
                 process.pending.clear()
+                if worker.phase is Phase.READY:
+                    self.keeper.sight.again(worker)
                 if process.request and worker.phase is Phase.READY:
                     self.keeper.leases.ask(worker, process.request)
             case _:
@@ -140,12 +142,13 @@ class Attendance:
                 if worker.process is not None and worker.process.recycle == "when it asks":
                     self.keeper.recycle(worker)
                 else:
+                    self.keeper.sight.show_vitals(worker)
                     self.keeper.leases.ask(worker, request)
             case Yield(request=request):
                 self.keeper.leases.give_back(worker, request)
             case Thought(text=text):
                 self._announce(worker, "THOUGHT", text, _without(message, "text", "no"))
-                self.keeper.spread(worker, text)
+                self.keeper.sight.thought(worker, text)
                 if worker.process is not None and worker.process.recycle == "after its thought":
                     worker.process.recycle = "when it asks"  # and its context is left to the next life
             case Ready():
@@ -156,8 +159,11 @@ class Attendance:
             case Resumed(sent=sent) if worker.process is not None and worker.process.resuming:
                 worker.process.resuming = False
                 worker.process.heard = sent - worker.process.malformed
+                self.keeper.sight.again(worker)
             case Resumed():
                 pass  # nobody has asked
+            case Noted(no=no):
+                worker.mail.noted(no)
             case Kept(snapshot=snapshot):
                 worker.snapshot = snapshot
                 self.keeper.standbys.refresh(worker)

@@ -203,6 +203,7 @@ class Births:
                 life=worker.life,
                 deaths=worker.deaths,
                 last_cause=worker.last_death.cause if worker.last_death else None,
+                last_said=worker.last_death.said if worker.last_death else "",
                 afresh=worker.failed_starts > 0,
             )
         )
@@ -227,6 +228,7 @@ class Births:
             mind=str(self._premises.minds[persona.name] / MIND),
             sampling=persona.sampling,
             last_cause=worker.last_death.cause if worker.last_death else None,
+            last_said=worker.last_death.said if worker.last_death else "",
             growth="context" if persona.growth == "context" else "none",
             afresh=worker.failed_starts > 0,
             walls=self._housing.walls(persona, process.channel.home),

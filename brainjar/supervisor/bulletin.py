@@ -1,8 +1,8 @@
 """What the jar announces: numbered when it happens, on record before it goes out, kept for a while for who missed it.
 
 One lap of the loop: `announce` numbers events and holds them; `flush` commits to the ledger what must never be lost
-(DEATH, RESURRECTION, STATE, the watchdog's words), then publishes everything in order. While the disk is full the jar goes
-on: events go out unrecorded, their rows stay queued in the ledger, and `ledger.error` says so.
+(DEATH, RESURRECTION, STATE, what people say to a mind, the watchdog's words), then publishes everything in order. While the
+disk is full the jar goes on: events go out unrecorded, their rows stay queued in the ledger, and `ledger.error` says so.
 
 For a subscriber that lost something (PUB/SUB loses by design): two rings of bounded length, one for what is gone in a
 blink (TOKEN, HEARTBEAT) so that it cannot push out the rest, and behind them the ledger's journal.
@@ -20,7 +20,7 @@ from brainjar.ledger import Ledger
 from brainjar.messages import JAR, Envelope, Type, encode
 from brainjar.supervisor.handover import BulletinState
 
-JOURNALLED: Final = frozenset({"DEATH", "RESURRECTION", "STATE"})
+JOURNALLED: Final = frozenset({"DEATH", "RESURRECTION", "STATE", "SAID"})
 FLEETING: Final = frozenset({"TOKEN", "HEARTBEAT"})
 RING: Final = 2048
 FLEETING_RING: Final = 1024

@@ -16,7 +16,7 @@ from msgspec import Struct
 
 from brainjar.config import Config, Engine, Persona
 
-SUPERVISED: Final = frozenset({"priority", "expendable", "sees", "after", "when"})
+SUPERVISED: Final = frozenset({"priority", "expendable", "sees", "vitals", "after", "when"})
 """Of a persona, what the supervisor alone acts on."""
 TOLD: Final = frozenset({"prompt", "first", "sampling"})
 """What its worker is told as it lives."""

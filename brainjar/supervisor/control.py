@@ -32,6 +32,9 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     name: str | None = None
     epoch: int | None = None
     since: int = 0
+    text: str = ""
+    by: str = ""
+    """In whose name something is said."""
 
 
 _decoder = msgspec.json.Decoder(Request)

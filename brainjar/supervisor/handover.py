@@ -17,6 +17,7 @@ from msgspec import Struct
 from brainjar.config import Config, Model
 from brainjar.isolation.cgroups import Found, Made
 from brainjar.messages import JAR, LastDeath, Loaded, OomCounts, Ready, SnapshotStatus, State
+from brainjar.supervisor.mail import MailState
 
 FORMAT: Final = 1
 
@@ -38,7 +39,9 @@ class Wait(Struct, kw_only=True):
     failed: int = 0
     was_stopping: bool = False
     number: int = 0
-    """Of a reload or an upgrade."""
+    """Of a reload, of an upgrade, of what was said."""
+    text: str = ""
+    by: str = ""
 
 
 class ConnectionState(Struct, kw_only=True):
@@ -75,6 +78,7 @@ class ProcessState(Struct, kw_only=True):
     cpus: tuple[int, ...] = ()
     intent: str | None = None
     verdict: str | None = None
+    told: str = ""
     ended: tuple[int | None, int | None] | None = None
     """Exit code and signal of one that is reaped, and not buried yet."""
     ends_by: float | None = None
@@ -104,6 +108,7 @@ class WorkerState(Struct, kw_only=True):
     start_after_stop: bool = False
     stop_when_buried: bool = False
     paused: list[str] = []
+    mail: MailState | None = None
     snapshot: SnapshotStatus | None = None
     standby_at: float = 0.0
     process: ProcessState | None = None

@@ -22,10 +22,7 @@ from brainjar.messages import (
     Changed,
     Death,
     Evidence,
-    Feed,
-    Heard,
     LastDeath,
-    News,
     Ready,
     Stop,
 )
@@ -41,6 +38,7 @@ from brainjar.supervisor.lifecycle import SHOWN, Event, Phase, step
 from brainjar.supervisor.poller import Poller
 from brainjar.supervisor.premises import Premises
 from brainjar.supervisor.roster import Roster, remembered
+from brainjar.supervisor.sight import Sight
 from brainjar.supervisor.worker import Process, Worker
 from brainjar.watchdog import pressure
 
@@ -90,6 +88,7 @@ class Keeper:
         self.births.wanted = lambda: not self.closing and not self.danger()
         self.zygotes, self.engines, self.standbys = self.births.zygotes, self.births.engines, self.births.standbys
         self.leases = Leases(config.inference.shares, self.workers, self._announce_state, clock)
+        self.sight = Sight(self.roster, self.leases.gate, clock)
         handed = {one.name: one for one in state.workers} if state is not None else {}
         for persona in config.personas:
             self.roster.add(persona, remembered(config), handed.get(persona.name))
@@ -337,9 +336,10 @@ class Keeper:
             after = round(process.ready_at - worker.died_at, 3) if worker.died_at else None
             metadata = {"birth": worker.births, "pid": process.pid, "after_s": after}
             self.bulletin.announce("RESURRECTION", worker.name, text, life=worker.life, deaths=worker.deaths, metadata=metadata)
-            self._tell_seers(worker, News(about=worker.name, event="resurrection", life=worker.life, deaths=worker.deaths))
+            self.sight.lives_again(worker)
+        self.sight.begin(worker, process.ready.noted)
         facts = msgspec.to_builtins(process.ready)
-        del facts["no"]
+        del facts["no"], facts["noted"]
         metadata = facts | {"pid": process.pid, "birth": worker.births}
         text = f"{worker.name} is ready: pid {process.pid}, life {worker.life}"
         self.bulletin.announce("READY", worker.name, text, life=worker.life, deaths=worker.deaths, metadata=metadata)
@@ -400,12 +400,14 @@ class Keeper:
 
     # ── actions: the end ──
 
-    def end(self, worker: Worker, number: int, intent: str = "operator", verdict: str | None = None) -> None:
-        """Signal it, by the operator's hand or for another reason that the autopsy knows: on record before the signal is out."""
+    def end(self, worker: Worker, number: int, intent: str = "operator", verdict: str | None = None, told: str = "") -> None:
+        """Signal it, by the operator's hand or for another reason that the autopsy knows: on record before the signal is out.
+
+        `told`: what its next life is told of it."""
         process = worker.process
         assert process is not None
         if process.intent is None:
-            process.intent, process.verdict = intent, verdict
+            process.intent, process.verdict, process.told = intent, verdict, told
         process.signal(number)
 
     def recycle(self, worker: Worker) -> None:
@@ -479,6 +481,7 @@ class Keeper:
             rlimit_bytes=None if process.data_limit is None else worker.own_cap,
             private_bytes=process.own.estimate,
             verdict=process.verdict,
+            said=process.told if process.intent == "operator" else "",
             cgroup=self.housing.counts(worker.name, process.slot, self.clock()) if unasked and process.joined else None,
             kernel_oom_kills=self.new_oom_kills() if unasked else None,
         )
@@ -496,7 +499,7 @@ class Keeper:
         cause = autopsy.cause(evidence)
         now = time.time()
         life = worker.life
-        last = LastDeath(cause=cause, signal=evidence.signal, exit_code=evidence.exit_code, at=now)
+        last = LastDeath(cause=cause, signal=evidence.signal, exit_code=evidence.exit_code, at=now, said=evidence.said)
         worker.remember(last, planned=cause == autopsy.RECYCLED, reset_s=self.config.restart.reset)
         death = Death(
             persona=worker.name,
@@ -517,7 +520,7 @@ class Keeper:
         self.ledger.died(death)
         text = f"{worker.name} died in life {life}: {cause} ({autopsy.in_words(evidence)})"
         self.bulletin.announce("DEATH", worker.name, text, life=life, deaths=worker.deaths, metadata=msgspec.to_builtins(death))
-        self._tell_seers(worker, News(about=worker.name, event="death", life=life, deaths=worker.deaths, cause=cause))
+        self.sight.died(worker, life, cause)
         self._buried.append(process)
         worker.process = None
 
@@ -567,14 +570,3 @@ class Keeper:
             worker.process = None
         worker.reason = ""
         self.ledger.stopped(worker.name, worker.births, time.time())
-
-    # ── between workers ──
-
-    def _tell_seers(self, about: Worker, message: Feed) -> None:
-        for other in self.roster.seers(about.name):
-            if other.phase is Phase.READY:
-                other.tell(message)
-
-    def spread(self, worker: Worker, text: str) -> None:
-        """A finished thought, to those who see this persona and to nobody else."""
-        self._tell_seers(worker, Heard(by=worker.name, life=worker.life, text=text))

@@ -29,7 +29,9 @@ if TYPE_CHECKING:
 PAGE: Final = 2000
 """Events in one answer; `more` says from where to ask again. A long replay is so never one long lap."""
 
-KNOWN: Final = "status, events, kill, stop, restart, pause, resume, reload, upgrade"
+KNOWN: Final = "status, events, kill, stop, restart, pause, resume, say, whisper, reload, upgrade"
+WORDS: Final = 8000
+"""Characters of what may be said to a mind; of why it was killed, a tenth."""
 
 
 class Orders:
@@ -73,17 +75,39 @@ class Orders:
                 self._waiting.append((connection, Wait(cmd="reload", number=self._reload.ask())))
             case "upgrade":
                 self._waiting.append((connection, Wait(cmd="upgrade", number=self._upgrade.ask())))
-            case "kill" | "stop" | "restart" | "pause" | "resume":
-                worker = self._keeper.workers.get(request.name or "")
-                if worker is None:
-                    connection.done(self._nobody(request.name), exit=2)
-                else:
-                    self._begin(connection, request.cmd, worker)
+            case "kill" | "stop" | "restart" | "pause" | "resume" | "say" | "whisper":
+                self._to_one(connection, request)
             case _:
                 connection.done(f"unknown command {request.cmd!r}; known are {KNOWN}", exit=2)
 
-    def _begin(self, connection: Connection, cmd: str, worker: Worker) -> None:
+    def _to_one(self, connection: Connection, request: Request) -> None:
+        worker = self._keeper.workers.get(request.name or "")
+        if worker is None:
+            connection.done(self._nobody(request.name), exit=2)
+        elif why := self._why_not_said(request):
+            connection.done(why, exit=2)
+        else:
+            self._begin(connection, request, worker)
+
+    def _why_not_said(self, request: Request) -> str:
+        if request.cmd == "kill":
+            return f"the cause is too long: at most {WORDS // 10} characters" if len(request.text) > WORDS // 10 else ""
+        if request.cmd not in ("say", "whisper"):
+            return ""
+        if not request.text.strip():
+            return "nothing is said: the text is empty"
+        if len(request.text) > WORDS:
+            return f"the text is too long: {len(request.text)} characters, and a mind is told at most {WORDS} at once"
+        if request.cmd == "say":
+            return ""
+        if request.by not in self._keeper.workers:
+            return self._nobody(request.by)
+        return "nobody whispers to itself" if request.by == request.name else ""
+
+    def _begin(self, connection: Connection, request: Request, worker: Worker) -> None:
+        cmd = request.cmd
         wait = Wait(cmd=cmd, name=worker.name, births=worker.births, deaths=worker.deaths, failed=worker.failed_starts)
+        wait.text, wait.by = request.text.strip(), request.by if cmd == "whisper" else ""
         answer: Answer | None = getattr(self, f"_{cmd}")(worker, wait)
         if answer is None:
             self._waiting.append((connection, wait))
@@ -102,7 +126,7 @@ class Orders:
         if not worker.alive:
             return f"{worker.name} is not alive: it is {SHOWN[worker.phase]}", 1
         wait.was_stopping = SHOWN[worker.phase] == "stopping"
-        self._keeper.end(worker, signal.SIGKILL)
+        self._keeper.end(worker, signal.SIGKILL, told=wait.text)
         return None
 
     def _killed(self, worker: Worker, wait: Wait) -> Answer | None:
@@ -178,6 +202,25 @@ class Orders:
         why = f", but stays paused by the watchdog ({', '.join(worker.paused)})" if worker.paused else ""
         return f"{worker.name} may think again{why}", 0
 
+    # ── say, whisper ──
+
+    def _say(self, worker: Worker, wait: Wait) -> Answer | None:
+        wait.number = self._keeper.sight.say(worker, wait.text, wait.by)
+        metadata = {"by": wait.by} if wait.by else {}
+        self._keeper.bulletin.announce("SAID", worker.name, wait.text, life=worker.life, deaths=worker.deaths, metadata=metadata)
+        return self._understood(worker, wait)
+
+    _whisper = _say
+
+    def _understood(self, worker: Worker, wait: Wait) -> Answer | None:
+        if worker.mail.has(wait.number):
+            return f"{worker.name} has it in its mind", 0
+        if worker.phase is not Phase.READY:
+            return f"{worker.name} is {SHOWN[worker.phase]}: it will hear it when it lives again", 0
+        if worker.paused:
+            return f"{worker.name} is paused: it will hear it when it goes on", 0
+        return None
+
     # ── who waits ──
 
     def _effect(self, wait: Wait) -> Answer | None:
@@ -221,4 +264,12 @@ class Orders:
             connection.done(f"the jar is stopped; deaths so far: {deaths}")
 
 
-_EFFECTS: Final = {"kill": "_killed", "stop": "_stopped", "restart": "_restarted", "pause": "_paused"}
+_EFFECTS: Final = {
+    "kill": "_killed",
+    "stop": "_stopped",
+    "restart": "_restarted",
+    "pause": "_paused",
+    "say": "_understood",
+    "whisper": "_understood",
+}
+"""Command -> who knows whether its effect has come. What has none, is done at once."""

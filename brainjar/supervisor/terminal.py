@@ -21,7 +21,7 @@ from brainjar.supervisor import reaper
 from brainjar.supervisor.handover import Keep, TerminalState
 
 View = Literal["live", "plain", "none"]
-_PLAIN: Final = frozenset({"READY", "THOUGHT", "DEATH", "RESURRECTION", "STATE", "PRESSURE", "VERDICT", "ENGINE", "SHUTDOWN"})
+_PLAIN: Final = frozenset({"READY", "THOUGHT", "DEATH", "RESURRECTION", "STATE", "PRESSURE", "VERDICT", "ENGINE", "SHUTDOWN", "SAID"})
 _QUIET_STATES: Final = frozenset({"ready", "dead", "starting"})
 """Said by READY, DEATH and RESURRECTION already."""
 _RESET: Final = b"\x1b[?1049l\x1b[?25h\x1b[0m"

@@ -50,6 +50,7 @@ from brainjar.supervisor import logs, reaper
 from brainjar.supervisor.gate import Gate
 from brainjar.supervisor.handover import Keep, ProcessState, WorkerState
 from brainjar.supervisor.lifecycle import SHOWN, Phase
+from brainjar.supervisor.mail import Mailbox
 from brainjar.supervisor.poller import Poller
 from brainjar.watchdog.leak import Growth
 from brainjar.watchdog.private import Nearness, PrivateMemory
@@ -66,7 +67,7 @@ _PAGE: Final = os.sysconf("SC_PAGESIZE")
 
 _HANDED_OVER: Final = (
     *("pid", "pidfd", "zygote", "door", "joined", "started", "ready_at", "ready_wall", "ready", "data_limit"),
-    *("heard", "malformed", "acked", "request", "gave_back", "cpus", "intent", "verdict", "ends_by", "recycle", "words", "waits"),
+    *("heard", "malformed", "acked", "request", "gave_back", "cpus", "intent", "verdict", "told", "ends_by", "recycle", "words", "waits"),
 )
 """Fields of a `Process` that are a `ProcessState`'s as they are."""
 _LASTING: Final = (
@@ -161,6 +162,8 @@ class Process:
         self.gave_back = True
         """It has answered since its lease was wanted back."""
         self.cpus: tuple[int, ...] = ()
+        self.told = ""
+        """What its next life is told of its end, by whoever ended it."""
         self.intent: str | None = None
         self.verdict: str | None = None
         """What led to that."""
@@ -431,6 +434,8 @@ class Worker:
         self.stop_when_buried = False
         self.paused: list[str] = []
         """Why it may not think; it lasts over deaths."""
+        self.mail = Mailbox(None if state is None else state.mail)
+        """What it is to hear; it lasts over deaths."""
         self.process: Process | None = None
         self.standby: Process | None = None
         """Its next life, forked in advance."""
@@ -457,6 +462,7 @@ class Worker:
             snapshots=(keep(first), keep(second)),
             recent=list(self.recent),
             paused=list(self.paused),
+            mail=self.mail.hand_over(),
             process=None if self.process is None else self.process.hand_over(keep),
             standby=None if self.standby is None else self.standby.hand_over(keep),
             **{name: getattr(self, name) for name in _LASTING},

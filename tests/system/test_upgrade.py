@@ -214,7 +214,8 @@ def test_a_zygote_that_dies_after_a_fall_back_is_started_from_what_was_kept(jar:
     with jar.listening() as listener:
         os.kill(zygote, signal.SIGKILL)
         listener.until("PRESSURE", "jar", lambda e: "is started again" in e.content)
-        until(lambda: [pid for pid in jar.named("bj-zygote") if pid != zygote])
+        (other,) = until(lambda: [pid for pid in jar.named("bj-zygote") if pid != zygote])
+        assert f"PYTHONPATH={jar.state_dir}".encode() in Path(f"/proc/{other}/environ").read_bytes()
         os.kill(jar.persona("subject")["pid"], signal.SIGKILL)
         listener.until("READY", "subject")
 
