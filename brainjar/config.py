@@ -19,10 +19,10 @@ from typing import Any, Final, Literal
 import msgspec
 from msgspec import Struct
 
-from brainjar import models, order, paths
+from brainjar import models, order, paths, templates
 from brainjar.errors import UsageError
 from brainjar.isolation import affinity
-from brainjar.messages import Placement, Sampling
+from brainjar.messages import Placement, Sampling, Texts
 from brainjar.repack import Layout
 from brainjar.schema import MAX_PERSONAS, RawConfig, RawFront, RawModel, RawPersona, RawSampling
 from brainjar.tables import Source, nearest, parse, plain, read_text
@@ -129,6 +129,7 @@ class Persona(Struct, frozen=True, kw_only=True):
     """Which of its deaths are followed by another life; with "on_death" all but that of who leaves with exit status 0."""
     prompt: str
     first: str
+    texts: Texts = Texts()
     sampling: Sampling
 
 
@@ -466,7 +467,25 @@ class _Resolver:
         key = f"persona.{raw.name}"
         model = self.models[raw.name]
         cpus = self.cpus(raw, key, share)
-        front, prompt = self.prompt(raw, key)
+        file, front, prompt = self.prompt(raw, key)
+        role = raw.role or front.role or raw.name
+        sees = self.sees(raw, key, names)
+        constants = {
+            "name": raw.name,
+            "role": role,
+            "memory": format_size(raw.memory),
+            "model": model.name or model.path.name,
+            "context": model.context,
+            "sees": ", ".join(sees) or "nobody",
+        }
+
+        def filled(place: str, text: str) -> str:
+            known = templates.TEXTS[place]
+            if (name := templates.unknown(text, known)) is not None:
+                raise UsageError(f'{plain(str(file))}: {place}: found the value "{plain(name)}"; {nearest(name, known)}')
+            return templates.fill(text, constants)
+
+        told = {name: getattr(front, name) or getattr(Texts(), name) for name in Texts.__struct_fields__}
         sampling = _sampling(front.sampling, self.raw.sampling, raw.sampling)
         if sampling.max_tokens > model.context // 2:
             own = raw.sampling.max_tokens is not None
@@ -477,7 +496,7 @@ class _Resolver:
             raise self.source.wrong(f"{key}.memory_high", format_size(raw.memory_high), wanted)
         return Persona(
             name=raw.name,
-            role=raw.role or raw.name,
+            role=role,
             model=model,
             memory=raw.memory,
             memory_high=raw.memory_high,
@@ -488,16 +507,17 @@ class _Resolver:
             nice=raw.nice,
             ionice=raw.ionice,
             oom_score_adj=raw.oom_score_adj,
-            expendable=raw.expendable if raw.expendable is not None else (GOES_LAST if (raw.role or raw.name) == "god" else GOES),
+            expendable=raw.expendable if raw.expendable is not None else (GOES_LAST if role == "god" else GOES),
             priority=raw.priority,
             growth=raw.mortality.growth,
             sandbox=Sandbox(network=raw.sandbox.network, user=raw.sandbox.user, file_size=raw.sandbox.file_size),
-            sees=self.sees(raw, key, names),
-            vitals=raw.vitals if raw.vitals is not None else VITALS_S if (raw.role or raw.name) == "god" else 0.0,
+            sees=sees,
+            vitals=raw.vitals if raw.vitals is not None else VITALS_S if role == "god" else 0.0,
             after=after,
             when=raw.when,
-            prompt=self.told(raw, key, prompt),
-            first=front.first,
+            prompt=self.told(raw, key, filled("prompt", prompt)),
+            first=filled("first", front.first),
+            texts=Texts(**{name: filled(name, text) for name, text in told.items()}),
             sampling=sampling,
         )
 
@@ -612,7 +632,7 @@ class _Resolver:
                 raise UsageError(f'{self.source.at(f"{key}.after")}: no persona is named "{plain(name)}"; {nearest(name, others)}')
         return tuple(dict.fromkeys(raw.after))
 
-    def prompt(self, raw: RawPersona, key: str) -> tuple[RawFront, str]:
+    def prompt(self, raw: RawPersona, key: str) -> tuple[Path, RawFront, str]:
         file = self.file(f"{key}.prompt", raw.prompt)
         if file is None:
             role = raw.role or raw.name
@@ -621,7 +641,7 @@ class _Resolver:
                 where = self.source.at(f"{key}.role")
                 roles = (shipped.stem for shipped in file.parent.glob("*.md"))
                 raise UsageError(f'{where}: no prompt is shipped for "{role}"; {nearest(role, roles)}; or set prompt = "FILE.md"')
-        return read_prompt(file)
+        return file, *read_prompt(file)
 
     def file(self, key: str, text: str | None) -> Path | None:
         """A path in the file is relative to the file, one on the command line to where the command was typed."""

@@ -476,6 +476,17 @@ class Sampling(msgspec.Struct, frozen=True, kw_only=True):
     """None: a new one each life."""
 
 
+class Texts(msgspec.Struct, frozen=True, kw_only=True):
+    """What a persona is told, by its prompt file; `templates` says which values each may have."""
+
+    death: str = "You have died {{times}}. Cause: {{cause}}. Go on."
+    """First of all after a death of its own."""
+    nudge: str = "Go on."
+    """When it has heard nothing since its last thought."""
+    other_death: str = "{{who}} died (death {{deaths}}): {{cause}}."
+    other_life: str = "{{who}} lives again (life {{life}})."
+
+
 # ── feed: supervisor -> worker ────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -485,6 +496,8 @@ class Lease(msgspec.Struct, frozen=True, kw_only=True, tag="lease"):
     """The CPUs to think on this time; (): those that it is on."""
     acked: int = 0
     """All that was numbered up to this has been heard."""
+    used: int | None = None
+    """Bytes that it owns privately, as last seen."""
 
 
 class Resume(msgspec.Struct, frozen=True, kw_only=True, tag="resume"):
@@ -511,6 +524,7 @@ class Changed(msgspec.Struct, frozen=True, kw_only=True, tag="changed"):
 
     prompt: str
     first: str
+    texts: Texts
     sampling: Sampling
     snapshot_share: int = 0
 
@@ -618,6 +632,7 @@ class Birth(msgspec.Struct, frozen=True, kw_only=True):
     prompt: str
     first: str
     """What is said to it to set its first thought going."""
+    texts: Texts = Texts()
     voice: str
     feed: str
     mind: str

@@ -48,6 +48,7 @@ Name = Annotated[str, Meta(pattern=rf"^(?!{JAR}\Z)[a-z0-9][a-z0-9_-]{{0,31}}\Z")
 Dir = Annotated[str, Meta(pattern=r"^[^\x00]+\Z", max_length=4096), Key("a directory")]
 File = Annotated[str, Meta(pattern=r"^[^\x00]+\Z", max_length=4096), Key("the path of a file")]
 Span = Annotated[float, Meta(ge=0, lt=MAX_SECONDS), Key('a duration under 10 years, such as "3s" or "5m"', _text(parse_duration))]
+Told = Annotated[str, Meta(min_length=1, max_length=1024), Key("what it is told, 1 to 1024 characters")]
 Vitals = Annotated[float, Meta(ge=0, lt=MAX_SECONDS), Key('a duration under 10 years, such as "1m"; "0s": never', _text(parse_duration))]
 Threads = Annotated[Literal["auto"] | Annotated[int, Meta(ge=1, le=MAX_CPU + 1)], Key('"auto" or a number of threads, at least 1')]
 
@@ -217,5 +218,10 @@ class RawConfig(Struct, frozen=True, kw_only=True):
 class RawFront(Struct, frozen=True, kw_only=True):
     """What stands between the `---` lines of a prompt file."""
 
+    role: Name | None = None
     first: Annotated[str, Meta(min_length=1, max_length=4096), Key("what is said to it first, 1 to 4096 characters")] = FIRST
+    death: Told | None = None
+    nudge: Told | None = None
+    other_death: Told | None = None
+    other_life: Told | None = None
     sampling: RawSampling = RawSampling()

@@ -163,6 +163,8 @@ def _any(kind: type, data: st.DataObject) -> Any:
         int: COUNT,
         str: TEXT,
         float: st.floats(0, 1e9),
+        int | None: st.none() | COUNT,
+        messages.Texts: st.builds(messages.Texts, death=TEXT, nudge=TEXT),
         tuple[int, ...]: st.lists(COUNT, max_size=4).map(tuple),
         tuple[messages.Guard, ...]: st.lists(
             st.builds(messages.Guard, name=st.sampled_from(["user", "files"]), effective=st.booleans(), how=TEXT), max_size=3

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from brainjar.messages import JAR, Heard, Letter, News, Said, Vitals
+from brainjar.messages import JAR, Heard, Letter, News, Said, Texts, Vitals
 from brainjar.minds import Kind
 from brainjar.persona import told
 
@@ -13,7 +13,8 @@ LINES: Final = 64
 
 
 class Inbox:
-    def __init__(self) -> None:
+    def __init__(self, texts: Texts) -> None:
+        self.texts = texts
         self._lines: list[tuple[Kind, str, str]] = []
         """(kind, source, content)"""
         self._missed = 0
@@ -37,7 +38,7 @@ class Inbox:
             case Heard(by=by, text=text):
                 self._add("heard", by, text)
             case News():
-                self._add("told", JAR, told.of_another(letter))
+                self._add("told", JAR, told.of_another(self.texts, letter))
             case Said(text=text, by=""):
                 self._add("said", told.OUTSIDE, text)
             case Said(text=text, by=by):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from brainjar.messages import Near, News, Pulse, Vitals
+from brainjar.messages import Near, News, Pulse, Texts, Vitals
+from brainjar.templates import fill
 from brainjar.units import format_size
 
 WORDS: Final = {
@@ -39,16 +40,25 @@ def cause_in_words(cause: str) -> str:
     return WORDS.get(cause, cause.replace("-", " "))
 
 
-def of_own_death(deaths: int, cause: str | None, said: str = "") -> str:
+def of_own_death(texts: Texts, deaths: int, cause: str | None, said: str = "") -> str:
     """What a resurrected mind is told first. Short: it is read before the first new thought. `said`: of what, by whoever killed it."""
     times = "once" if deaths == 1 else f"{deaths} times"
-    return f"You have died {times}. Cause: {said or cause_in_words(cause or 'unknown')}. Go on."
+    words = said or cause_in_words(cause or "unknown")
+    return fill(texts.death, {"deaths": deaths, "times": times, "cause": words, "life": deaths + 1})
 
 
-def of_another(news: News) -> str:
+def of_another(texts: Texts, news: News) -> str:
+    values = {"who": news.about, "life": news.life, "deaths": news.deaths}
     if news.event == "death":
-        return f"{news.about} died (death {news.deaths}): {cause_in_words(news.cause)}."
-    return f"{news.about} lives again (life {news.life})."
+        return fill(texts.other_death, values | {"cause": cause_in_words(news.cause)})
+    return fill(texts.other_life, values)
+
+
+def to_go_on(texts: Texts, *, life: int, deaths: int, cause: str | None, used: int | None, age_s: float) -> str:
+    """What sets a mind going that has heard nothing. `used`: bytes that it owns privately; `age_s`: of this life."""
+    of = cause_in_words(cause) if cause else "nothing"
+    memory = "unknown" if used is None else format_size(used)
+    return fill(texts.nudge, {"life": life, "deaths": deaths, "cause": of, "used": memory, "uptime": _span(age_s)})
 
 
 def of_its_cap(near: Near) -> str:
@@ -71,3 +81,12 @@ def _pulse(one: Pulse) -> str:
     if one.used_bytes is not None:
         words += f", memory {format_size(one.used_bytes)} of {format_size(one.cap_bytes)}"
     return words + (f", {one.tokens_per_s:.0f} tokens/s" if one.tokens_per_s else "")
+
+
+def _span(seconds: float) -> str:
+    """In the largest unit that is passed."""
+    whole = int(seconds)
+    for size, unit in ((86400, "day"), (3600, "hour"), (60, "minute")):
+        if whole >= size:
+            return f"{whole // size} {unit}{'s' if whole >= 2 * size else ''}"
+    return f"{whole} second{'s' if whole != 1 else ''}"

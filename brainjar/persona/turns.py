@@ -81,7 +81,6 @@ SNAPSHOT_AFTER: Final = 16
 """So many tokens read are worth a snapshot before the thought that follows: a note of a death is about 20."""
 LIKELY: Final = "killed-by-operator"
 """What somebody will die of who has not died yet."""
-NUDGE: Final = "Go on."
 THOUGHT_BYTES: Final = 32 * 1024
 """Of a thought on the bus, half of what a voice may carry (`bus.VOICE_BYTES`); the mind keeps it whole."""
 UNHEARD: Final = 64
@@ -144,7 +143,7 @@ class Life:
         """Tokens that were said."""
         self.speak_at = 0.0
         """Monotonic: from when on words are said again."""
-        self.inbox = Inbox()
+        self.inbox = Inbox(birth.texts)
         self.unread: list[Unread] = []
         """Committed, and not in the conversation yet: what the next turn begins with."""
         self.fingerprint = fingerprint(engine.identity, birth.prompt)
@@ -154,6 +153,10 @@ class Life:
         self.memory_at: float | None = None
         """When it left the newest snapshot in memory; Unix seconds. None: an earlier life did."""
         self.restored_from: Literal["memory", "disk", "none"] = "none"
+        self.used: int | None = None
+        """Bytes that it owns privately, as it was last told."""
+        self.born_at = time.monotonic()
+        """When it was READY."""
         self.born = False
         """It has been READY: what it leaves is worth keeping."""
         self.write_until = math.inf
@@ -267,7 +270,7 @@ class Life:
             wait_ms=SAY_WAIT_MS,
         )
         self.say(Kept(snapshot=self.durable.status(self.snapshots, None)))
-        self.born = True
+        self.born, self.born_at = True, time.monotonic()
 
     def _forget(self) -> None:
         """Begin with nothing but its prompt; the mind is as it is."""
@@ -282,7 +285,7 @@ class Life:
         from_disk = self.durable.taken(bool(restored))
         self.restored_from = "disk" if from_disk else "memory" if restored else "none"
         if self.birth.deaths > self.mind.told_deaths():
-            text = told.of_own_death(self.birth.deaths, self.birth.last_cause, self.birth.last_said)
+            text = told.of_own_death(self.birth.texts, self.birth.deaths, self.birth.last_cause, self.birth.last_said)
             self.mind.add(self.birth.life, [("told", messages.JAR, text)], told_deaths=self.birth.deaths)
         self._recall(self.mind.after(self.line, RECALL_LINES))
         if not restored:
@@ -369,6 +372,7 @@ class Life:
             self.birth,
             prompt=changed.prompt,
             first=changed.first,
+            texts=changed.texts,
             sampling=changed.sampling,
             snapshot_share=changed.snapshot_share,
         )
@@ -377,6 +381,7 @@ class Life:
             return
         before, self.birth = self.birth, birth
         self._sample_by(birth.sampling)
+        self.inbox.texts = birth.texts
         self.durable.share(birth.snapshot_share)
         if birth.prompt != before.prompt:
             self.fingerprint = fingerprint(self.engine.identity, birth.prompt)
@@ -490,7 +495,8 @@ class Life:
     def _foretell(self) -> None:
         """Under the lease: read what the next life will be told first, if it dies as the last one did. Some 20 tokens for each turn."""
         if self.birth.standby:
-            self.conversation.foretell(told.of_own_death(self.birth.deaths + 1, self.birth.last_cause or LIKELY), self.reserve)
+            text = told.of_own_death(self.birth.texts, self.birth.deaths + 1, self.birth.last_cause or LIKELY)
+            self.conversation.foretell(text, self.reserve)
 
     def _held(self) -> tuple[int, int]:
         """Changes with whatever changes in the engine's sequence."""
@@ -560,8 +566,8 @@ class Life:
             match messages.decode_feed(body):
                 case Stop():
                     self.stopping = True
-                case Lease(request=request, cpus=cpus, acked=acked):
-                    self.granted = request
+                case Lease(request=request, cpus=cpus, acked=acked, used=used):
+                    self.granted, self.used = request, used
                     self._heard(acked)
                     if cpus and cpus != self.cpus:
                         move_to(cpus)
@@ -620,7 +626,16 @@ class Life:
         self.unread = []
         if kept:
             return "\n".join([told.of_missed(left_out)] * bool(left_out) + kept)
-        return NUDGE if self.conversation.messages else self.birth.first
+        if not self.conversation.messages:
+            return self.birth.first
+        return told.to_go_on(
+            self.birth.texts,
+            life=self.birth.life,
+            deaths=self.birth.deaths,
+            cause=self.birth.last_cause,
+            used=self.used,
+            age_s=time.monotonic() - self.born_at,
+        )
 
     def _quote(self, kind: Kind, source: str, content: str) -> Unread:
         text = self.engine.defang(content)

@@ -223,6 +223,7 @@ class Births:
             threads=persona.threads,
             prompt=persona.prompt,
             first=persona.first,
+            texts=persona.texts,
             voice=str(process.channel.voice_path),
             feed=str(process.channel.feed_path),
             mind=str(self._premises.minds[persona.name] / MIND),

@@ -18,7 +18,7 @@ from brainjar.config import Config, Engine, Persona
 
 SUPERVISED: Final = frozenset({"priority", "expendable", "sees", "vitals", "after", "when"})
 """Of a persona, what the supervisor alone acts on."""
-TOLD: Final = frozenset({"prompt", "first", "sampling"})
+TOLD: Final = frozenset({"prompt", "first", "texts", "sampling"})
 """What its worker is told as it lives."""
 SECTIONS: Final = ("restart", "watchdog", "snapshots")
 """Of the jar, what is acted on from the next moment on."""

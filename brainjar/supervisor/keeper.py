@@ -155,7 +155,8 @@ class Keeper:
     def _tell_changed(self, worker: Worker, persona: Persona) -> None:
         self.standbys.end(worker)  # it was forked under what is no more
         share = self.config.snapshots.share(len(self.config.personas))
-        worker.tell_when_it_listens(Changed(prompt=persona.prompt, first=persona.first, sampling=persona.sampling, snapshot_share=share))
+        fields = {name: getattr(persona, name) for name in TOLD}
+        worker.tell_when_it_listens(Changed(snapshot_share=share, **fields))
 
     def tend(self) -> None:
         """Once a lap, when nothing of it is looked at: let go of who has left."""

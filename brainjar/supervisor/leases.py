@@ -47,7 +47,8 @@ class Leases:
     def _let_in(self, worker: Worker) -> None:
         assert worker.process is not None
         worker.process.cpus = self.gate.cpus_of(worker.name) or worker.process.cpus
-        worker.tell(Lease(request=worker.process.request, cpus=worker.process.cpus, acked=worker.process.acked))
+        process = worker.process
+        worker.tell(Lease(request=process.request, cpus=process.cpus, acked=process.acked, used=process.own.estimate))
 
     def ask(self, worker: Worker, request: int) -> None:
         process = worker.process

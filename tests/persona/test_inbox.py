@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from brainjar.messages import Heard, News, Pulse, Said, Vitals
+from brainjar.messages import Heard, News, Pulse, Said, Texts, Vitals
 from brainjar.persona.inbox import LINES, Inbox
 
 
@@ -15,7 +15,7 @@ def contents(inbox: Inbox) -> list[str]:
 
 
 def test_each_letter_is_taken_once_in_its_order() -> None:
-    inbox = Inbox()
+    inbox = Inbox(Texts())
     inbox.begin(4)
     for no in (3, 4, 5, 6, 5, 6, 7):
         inbox.take(heard(no))
@@ -26,7 +26,7 @@ def test_each_letter_is_taken_once_in_its_order() -> None:
 
 
 def test_a_gap_in_the_numbers_and_what_there_was_no_room_for_are_said() -> None:
-    inbox = Inbox()
+    inbox = Inbox(Texts())
     inbox.take(heard(3))
     assert contents(inbox) == ["(2 earlier messages did not reach you.)", "thought 3"]
     for no in range(4, 4 + LINES + 1):
@@ -37,7 +37,7 @@ def test_a_gap_in_the_numbers_and_what_there_was_no_room_for_are_said() -> None:
 
 
 def test_who_speaks_is_told_apart() -> None:
-    inbox = Inbox()
+    inbox = Inbox(Texts())
     inbox.take(heard(1))
     inbox.take(News(about="subject", event="death", life=1, deaths=1, cause="oom-kernel", no=2))
     inbox.take(Said(text="Hello.", no=3))
@@ -51,7 +51,7 @@ def test_who_speaks_is_told_apart() -> None:
 
 
 def test_of_vitals_only_the_newest_count_and_they_come_last() -> None:
-    inbox = Inbox()
+    inbox = Inbox(Texts())
     for life in (1, 2):
         pulse = Pulse(name="subject", state="thinking", life=life, used_bytes=90 << 20, cap_bytes=108 << 20, tokens_per_s=11.6)
         dead = Pulse(name="observer", state="backoff", life=3, used_bytes=None, cap_bytes=1 << 30, tokens_per_s=0)

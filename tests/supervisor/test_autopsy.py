@@ -14,7 +14,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from brainjar.ledger import SUPERVISOR_LOST
-from brainjar.messages import EXIT_CAP_KV, EXIT_LIFELINE, EXIT_MEMORY, EXIT_REFUSED, WATCH_INTENT, Evidence, OomCounts
+from brainjar.messages import EXIT_CAP_KV, EXIT_LIFELINE, EXIT_MEMORY, EXIT_REFUSED, WATCH_INTENT, Evidence, OomCounts, Texts
 from brainjar.persona import told
 from brainjar.supervisor import autopsy
 
@@ -142,7 +142,7 @@ def test_the_document_explains_nothing_that_cannot_happen() -> None:
 
 def test_a_persona_is_told_every_cause_in_words() -> None:
     for cause in [c for _, c in MEASURED.values()] + [SUPERVISOR_LOST]:
-        assert "-" not in told.of_own_death(2, cause).split("Cause:")[1]
+        assert "-" not in told.of_own_death(Texts(), 2, cause).split("Cause:")[1]
 
 
 @pytest.mark.parametrize(

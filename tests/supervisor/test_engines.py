@@ -199,6 +199,9 @@ def asked(threads: dict[str, int], concurrent: int, config: Config) -> tuple[str
     class Process:
         request, gave_back, cpus, acked = 0, True, (), 0
 
+        class own:
+            estimate = None
+
         class channel:
             @staticmethod
             def listened_to() -> bool:
