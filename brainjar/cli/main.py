@@ -12,6 +12,7 @@ from brainjar import __version__
 from brainjar.errors import BrainjarError
 
 COMMANDS: Final = (
+    "init",
     "supervise",
     "status",
     "top",
