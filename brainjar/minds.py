@@ -1,9 +1,11 @@
-"""Reading a mind from outside: the lines of a `mind.db`, without disturbing the worker that writes it."""
+"""Minds as they are kept: the schema of `mind.db`, and its lines as anybody may read them, without disturbing who writes it."""
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Final, Literal
 
@@ -11,11 +13,32 @@ import msgspec
 
 from brainjar.errors import BrainjarError
 
+SCHEMA: Final = 2
 PAGE_LINES: Final = 500
-_PAGE: Final = "SELECT id, at, life, kind, source, content FROM lines WHERE id > ? ORDER BY id LIMIT ?"
+PARTS: Final = 100
+"""Of a text that is looked for, most that the index is asked for; the lines themselves are looked at in the end."""
+INDEXED: Final = 3
+"""Characters of the shortest text that the index finds; shorter ones are looked for line by line."""
 
 Kind = Literal["thought", "heard", "told", "said"]
 """Its own, from one it sees, from the jar, from a person."""
+
+_MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
+    (
+        "CREATE TABLE IF NOT EXISTS lines (id INTEGER PRIMARY KEY, at REAL NOT NULL, life INTEGER NOT NULL,"
+        " kind TEXT NOT NULL, source TEXT NOT NULL, content TEXT NOT NULL)",
+        "CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID",
+    ),
+    (
+        "CREATE VIRTUAL TABLE found USING fts5 (folded, content='', detail=none, tokenize='trigram case_sensitive 1')",
+        "INSERT INTO found (rowid, folded) SELECT id, casefold(content) FROM lines",
+    ),
+)
+"""From each schema to the next: lines, then an index of what stands in them, by three characters each, their case folded as Python does."""
+
+
+class Newer(BrainjarError):
+    """A mind that a newer version of brainjar has written."""
 
 
 class Line(msgspec.Struct, frozen=True):
@@ -27,25 +50,127 @@ class Line(msgspec.Struct, frozen=True):
     content: str
 
 
-def read_lines(path: Path, search: str | None = None, after: int = 0) -> Iterator[Line]:
-    """Lines with an id above `after`, oldest first; with `search`, those that contain it, in any case of letters.
+class Range(msgspec.Struct, frozen=True, kw_only=True):
+    """Which lines are wanted; times in Unix seconds."""
 
-    None where there is no mind yet. Raise `BrainjarError` for a file that cannot be read as one.
+    after: int = 0
+    """Id past which they begin."""
+    life: int | None = None
+    since: float | None = None
+    until: float | None = None
+    kinds: tuple[Kind, ...] = ()
+    """(): all."""
+    search: str = ""
+    """What they contain, in any case of letters."""
+
+
+def schema_of(db: sqlite3.Connection, path: Path) -> int:
+    """0 for a file that has nothing in it yet. Raise `Newer`."""
+    tables = {row[0] for row in db.execute("SELECT name FROM sqlite_master WHERE name IN ('meta', 'lines')")}
+    if "meta" not in tables:
+        return 1 if tables else 0
+    row = db.execute("SELECT value FROM meta WHERE key = 'schema'").fetchone()
+    found = int(row[0]) if row else 1
+    if found > SCHEMA:
+        raise Newer(f"{path}: this mind was written by a newer brainjar (schema {found}, this version reads up to {SCHEMA}): left as it is")
+    return found
+
+
+def migrate(db: sqlite3.Connection, path: Path) -> None:
+    """Bring it to the schema of this version, all or nothing. Raise `Newer`, or sqlite3.Error where it cannot be written."""
+    if schema_of(db, path) == SCHEMA:
+        return
+    db.create_function("casefold", 1, str.casefold, deterministic=True)
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        for step in _MIGRATIONS[schema_of(db, path) :] if schema_of(db, path) > 1 else _MIGRATIONS:  # the first may be done again
+            for statement in step:
+                db.execute(statement)
+        db.execute("INSERT OR REPLACE INTO meta VALUES ('schema', ?)", (SCHEMA,))
+        db.execute("COMMIT")
+    except BaseException:
+        if db.in_transaction:
+            db.execute("ROLLBACK")
+        raise
+
+
+def add(db: sqlite3.Connection, at: float, life: int, kind: Kind, source: str, content: str, id: int | None = None) -> None:
+    """One line, and what finds it, in the transaction that is open. `id`: one past the newest where there is none."""
+    sql = "INSERT INTO lines (id, at, life, kind, source, content) VALUES (?, ?, ?, ?, ?, ?)"
+    row = db.execute(sql, (id, at, life, kind, source, content)).lastrowid
+    db.execute("INSERT INTO found (rowid, folded) VALUES (?, ?)", (row, content.casefold()))
+
+
+def read_lines(path: Path, wanted: Range = Range()) -> Iterator[Line]:  # noqa: B008 - frozen
+    """The lines that are wanted, oldest first. None where there is no mind yet.
+
+    Raise `BrainjarError` for a file that cannot be read as one.
     """
     if not path.exists():
         return
-    wanted = search.casefold() if search else ""
+    folded, after = wanted.search.casefold(), wanted.after
     try:
-        db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=5.0)
-        try:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=5.0)) as db:
+            if schema_of(db, path) == 0:
+                return
+            sql, values = _query(wanted, indexed=schema_of(db, path) >= 2)
             # by pages: who takes the lines may be a pager, and an open query would keep the mind's journal from shrinking
-            while rows := db.execute(_PAGE, (after, PAGE_LINES)).fetchall():
+            while rows := db.execute(sql, (after, *values)).fetchall():
                 for row in rows:
                     line = Line(*row)
-                    if wanted in line.content.casefold():
+                    if folded in line.content.casefold():
                         yield line
                 after = rows[-1][0]
-        finally:
-            db.close()
     except sqlite3.Error as error:
         raise BrainjarError(f"{path}: this mind cannot be read ({error})") from None
+
+
+def told_deaths(path: Path) -> int:
+    """How many of its deaths the mind has been told of. Raise `BrainjarError`."""
+    try:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=5.0)) as db:
+            row = db.execute("SELECT value FROM meta WHERE key = 'told_deaths'").fetchone() if schema_of(db, path) else None
+    except sqlite3.Error as error:
+        raise BrainjarError(f"{path}: this mind cannot be read ({error})") from None
+    return int(row[0]) if row else 0
+
+
+class Writer:
+    """A mind that is made anew, in a file that is not there yet, of lines that were written elsewhere. Raise sqlite3.Error."""
+
+    def __init__(self, path: Path, told_deaths: int) -> None:
+        self._db = sqlite3.connect(path, isolation_level=None)
+        os.chmod(path, 0o600)
+        migrate(self._db, path)
+        self._db.execute("BEGIN IMMEDIATE")
+        if told_deaths:
+            self._db.execute("INSERT INTO meta VALUES ('told_deaths', ?)", (told_deaths,))
+
+    def add(self, line: Line) -> None:
+        add(self._db, line.at, line.life, line.kind, line.source, line.content, line.id)
+
+    def finish(self) -> None:
+        self._db.execute("COMMIT")
+        self._db.close()
+
+    def abandon(self) -> None:
+        self._db.close()
+
+
+def _query(wanted: Range, *, indexed: bool) -> tuple[str, list[object]]:
+    """Its first value, which comes before these, is the id after which to begin."""
+    where: list[str] = ["id > ?"]
+    values: list[object] = []
+    for clause, value in (("life = ?", wanted.life), ("at >= ?", wanted.since), ("at < ?", wanted.until)):
+        if value is not None:
+            where.append(clause)
+            values.append(value)
+    if wanted.kinds:
+        where.append(f"kind IN ({', '.join('?' * len(wanted.kinds))})")
+        values += wanted.kinds
+    folded = wanted.search.casefold()
+    if indexed and len(folded) >= INDEXED:
+        where.append("id IN (SELECT rowid FROM found WHERE found MATCH ?)")
+        parts = dict.fromkeys(folded[n : n + INDEXED].replace('"', '""') for n in range(len(folded) - INDEXED + 1))
+        values.append(" AND ".join(f'"{part}"' for part in list(parts)[:PARTS]))
+    return f"SELECT id, at, life, kind, source, content FROM lines WHERE {' AND '.join(where)} ORDER BY id LIMIT {PAGE_LINES}", values

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from datetime import datetime
 from fractions import Fraction
 from typing import Final
 
@@ -89,3 +90,17 @@ def format_cpus(cpus: Iterable[int]) -> str:
         else:
             spans.append([cpu, cpu])
     return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in spans) or "none"
+
+
+def parse_moment(text: str, now: float) -> float:
+    """Unix seconds of "10m" (so long before `now`), "2026-11-29", "2026-11-29 14:05", local time unless it says which."""
+    try:
+        return now - parse_duration(text)
+    except ValueError:
+        pass
+    try:
+        return datetime.fromisoformat(text.strip()).timestamp()
+    except (ValueError, OverflowError, OSError):
+        raise ValueError(
+            f'"{text}" is no moment; wanted how long ago, such as "10m", or a date and time, such as "2026-11-29 14:05"'
+        ) from None

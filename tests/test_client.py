@@ -22,7 +22,7 @@ from brainjar.client.model import THOUGHT_CHARS, THOUGHTS, TOLD, JarModel
 from brainjar.errors import BrainjarError, NoJar, UsageError
 from brainjar.ledger import Ledger
 from brainjar.messages import Death, Envelope
-from brainjar.minds import read_lines
+from brainjar.minds import Range, read_lines
 from tests.fakejar import FakeJar, death, event, last_death, persona, snap, status
 
 
@@ -465,7 +465,7 @@ def test_a_damaged_mind_is_one_line_and_exit_1(state: Path, capsys: pytest.Captu
 def test_lines_are_read_from_a_directory_with_an_awkward_name(tmp_path: Path) -> None:
     path = tmp_path / "100% #1?" / "mind.db"
     mind(path, [(1.0, 1, "thought", "x", "a"), (2.0, 1, "thought", "x", "b")])
-    assert [line.content for line in read_lines(path, after=1)] == ["b"]
+    assert [line.content for line in read_lines(path, Range(after=1))] == ["b"]
     assert list(read_lines(tmp_path / "nowhere.db")) == []
 
 

@@ -25,7 +25,8 @@ def add_parser(subparsers: Subparsers) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from brainjar.errors import BrainjarError, UsageError
+    from brainjar.cli.output import new_file
+    from brainjar.errors import UsageError
     from brainjar.paths import config_dir
     from brainjar.tables import nearest, plain
 
@@ -36,19 +37,8 @@ def run(args: argparse.Namespace) -> int:
         return 0
     if args.name not in shipped:
         raise UsageError(f'no config is called "{plain(args.name)}"; {nearest(args.name, shipped)}')
-    text = shipped[args.name].read_text()
-    try:
-        with args.output.open("x") as file:
-            try:
-                file.write(text)
-                file.flush()
-            except OSError:
-                args.output.unlink()  # half a config is none
-                raise
-    except FileExistsError:
-        raise BrainjarError(f"{args.output} is there already, and is left as it is; --output names another") from None
-    except OSError as error:
-        raise BrainjarError(f"{args.output} cannot be written: {error.strerror}") from None
+    with new_file(args.output) as file:
+        file.write(shipped[args.name].read_bytes())
     print(f"written: {args.output}, from {args.name}; `brainjar plan --config {args.output}` says whether it fits here")
     return 0
 

@@ -10,19 +10,21 @@ import sqlite3
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
 
+from brainjar import minds
 from brainjar.damage import set_aside
 from brainjar.journal import Journal
 from brainjar.minds import Kind as Kind
 from brainjar.minds import Line as Line
-
-SCHEMA: Final = 1
+from brainjar.minds import Newer, migrate, schema_of
 
 
 class Mind:
     def __init__(self, path: Path) -> None:
-        """Open or make it. A file that is no mind is set aside under a new name, and `set_aside` says where."""
+        """Open or make it. A file that is no mind is set aside under a new name, and `set_aside` says where.
+
+        Raise `minds.Newer` for one of a newer version, which is left as it is.
+        """
         self.set_aside: Path | None = None
         self._path = path
         self.journal = Journal(path)
@@ -37,15 +39,15 @@ class Mind:
 
     def _open(self, path: Path) -> sqlite3.Connection:
         db = sqlite3.connect(path, isolation_level=None, timeout=5.0)
+        try:
+            schema_of(db, path)
+        except Newer:
+            db.close()
+            raise
         db.execute("PRAGMA journal_mode=WAL")
         db.execute("PRAGMA synchronous=FULL")
         self.journal.bound(db)
-        db.execute(
-            "CREATE TABLE IF NOT EXISTS lines (id INTEGER PRIMARY KEY, at REAL NOT NULL, life INTEGER NOT NULL,"
-            " kind TEXT NOT NULL, source TEXT NOT NULL, content TEXT NOT NULL)"
-        )
-        db.execute("CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID")
-        db.execute("INSERT OR IGNORE INTO meta VALUES ('schema', ?)", (SCHEMA,))
+        migrate(db, path)
         return db
 
     def begin_anew(self) -> None:
@@ -87,9 +89,7 @@ class Mind:
         self._db.execute("BEGIN IMMEDIATE")
         try:
             for kind, source, content in lines:
-                self._db.execute(
-                    "INSERT INTO lines (at, life, kind, source, content) VALUES (?, ?, ?, ?, ?)", (now, life, kind, source, content)
-                )
+                minds.add(self._db, now, life, kind, source, content)
             for key, value in (("told_deaths", told_deaths), ("noted", noted)):
                 if value is not None:
                     self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))

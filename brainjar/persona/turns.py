@@ -56,6 +56,7 @@ from brainjar.messages import (
     Vitals,
     Yield,
 )
+from brainjar.minds import Newer
 from brainjar.persona import opening, told
 from brainjar.persona.conversation import Conversation
 from brainjar.persona.durable import STOP_WRITE_S, Durable, fingerprint
@@ -239,7 +240,10 @@ class Life:
 
     def prepare(self) -> None:
         """All before READY. Raise what makes this start a failed one."""
-        self.mind = self._patiently(lambda: Mind(Path(self.birth.mind)), BIRTH_PATIENCE_S)
+        try:
+            self.mind = self._patiently(lambda: Mind(Path(self.birth.mind)), BIRTH_PATIENCE_S)
+        except Newer as error:
+            raise EngineError(str(error)) from None
         self.inbox.begin(self._patiently(self.mind.noted, BIRTH_PATIENCE_S))
         try:
             restored = self._patiently(self._remember, BIRTH_PATIENCE_S)
