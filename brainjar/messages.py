@@ -260,6 +260,8 @@ class PersonaStatus(msgspec.Struct, frozen=True, kw_only=True):
     """When it will be at its cap at that rate; None where it does not grow."""
     standby_pid: int | None = None
     """The process of its next life, which waits; None where there is none."""
+    loops: int = 0
+    """How often it went round in circles, under this supervisor (`Thought.loop`)."""
     snapshot: SnapshotStatus | None = None
     """As its worker told it last; None: it has not under this supervisor."""
     mode: Literal["fork", "engine", "separate"] = "fork"
@@ -427,6 +429,8 @@ class Thought(msgspec.Struct, frozen=True, kw_only=True, tag="thought"):
     tokens: Count
     seconds: Seconds
     text: str
+    loop: Literal["", "within", "again"] = ""
+    """It went round in circles and was ended; or it was thought before, word for word."""
     no: Count = 0
     """As of `Ready`."""
 
@@ -474,6 +478,8 @@ class Sampling(msgspec.Struct, frozen=True, kw_only=True):
     """Longest thought, in tokens."""
     seed: int | None = None
     """None: a new one each life."""
+    loop_guard: bool = True
+    """A thought that goes round in circles is ended; a mind that thinks one again is told so."""
 
 
 class Texts(msgspec.Struct, frozen=True, kw_only=True):

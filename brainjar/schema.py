@@ -91,6 +91,7 @@ class RawSampling(Struct, frozen=True, kw_only=True):
     max_tokens: Annotated[int, Meta(ge=1, le=1 << 19), Key("an integer from 1 to half the context")] | None = None
     # 2^32 - 1 is llama.cpp's word for "any seed".
     seed: Annotated[int, Meta(ge=0, le=(1 << 32) - 2), Key("an integer from 0 to 4294967294")] | None = None
+    loop_guard: Annotated[bool, Key("true or false")] | None = None
 
 
 class RawSandbox(Struct, frozen=True, kw_only=True):

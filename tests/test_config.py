@@ -57,14 +57,6 @@ def refusal(tmp_path: Path, text: str | bytes, *overrides: str, **options: objec
 # ── what is right ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("shipped", sorted(paths.config_dir().glob("*.toml")), ids=lambda path: path.stem)
-def test_every_shipped_config_loads_without_a_note(shipped: Path) -> None:
-    loaded = load(shipped, allowed_cpus=CPUS)
-    assert loaded.jar.name == shipped.stem
-    assert loaded.notes == ()
-    assert len(loaded.models) == 1
-
-
 def test_who_computes_follows_from_where_the_layers_are(tmp_path: Path) -> None:
     own = "[persona.model]\ngpu_layers = 12\ngpu = 1\n"
     loaded = given_text(tmp_path, THREE + own)

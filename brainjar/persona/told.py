@@ -29,6 +29,8 @@ WORDS: Final = {
 
 VOICE: Final = "A voice from outside"
 """How a word of a person is marked in a mind."""
+AGAIN: Final = "You have thought exactly this before. Think of something else."
+"""What a mind is told that goes round in circles."""
 OUTSIDE: Final = "outside"
 """Where it is from, in the record."""
 

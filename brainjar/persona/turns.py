@@ -57,7 +57,7 @@ from brainjar.messages import (
     Yield,
 )
 from brainjar.minds import Newer
-from brainjar.persona import opening, told
+from brainjar.persona import opening, repetition, told
 from brainjar.persona.conversation import Conversation
 from brainjar.persona.durable import STOP_WRITE_S, Durable, fingerprint
 from brainjar.persona.inbox import Inbox
@@ -145,6 +145,7 @@ class Life:
         self.speak_at = 0.0
         """Monotonic: from when on words are said again."""
         self.inbox = Inbox(birth.texts)
+        self.thoughts = repetition.Thoughts()
         self.unread: list[Unread] = []
         """Committed, and not in the conversation yet: what the next turn begins with."""
         self.fingerprint = fingerprint(engine.identity, birth.prompt)
@@ -440,7 +441,7 @@ class Life:
         self.conversation.hear(self._opening())
         while not self.conversation.settle(self.reserve):
             self._keep_pace()
-        text, tokens, began = self._generate()
+        text, tokens, began, circles = self._generate()
         seconds = (time.monotonic_ns() - began - self.held_up_ns) / 1e9
         self.conversation.think(text, tokens)
         self._foretell()
@@ -448,7 +449,8 @@ class Life:
         self.say(Yield(request=self.request), wait_ms=SAY_WAIT_MS)  # all that is left needs no core: nobody waits for this one's disk
         if text.strip():
             self.line = self._commit([("thought", self.birth.name, text.strip())])
-            thought = Thought(line=self.line, turn=self.turn, tokens=len(tokens), seconds=seconds, text=_short(text))
+            loop = self._loop(text, circles=circles)
+            thought = Thought(line=self.line, turn=self.turn, tokens=len(tokens), seconds=seconds, text=_short(text), loop=loop)
             self.say(thought, wait_ms=SAY_WAIT_MS)
         self.vitals.clear_words()
         self._leave_snapshot()
@@ -457,8 +459,16 @@ class Life:
         if not text.strip():
             self._listen(BEAT_MS)  # a model that has nothing to say is not asked again at once
 
-    def _generate(self) -> tuple[str, list[int], int]:
-        """Think one thought. Return its text, its tokens and when it began."""
+    def _loop(self, text: str, *, circles: bool) -> Literal["", "within", "again"]:
+        """Whether it goes round in circles; then its next turn begins with being told so."""
+        again = self.thoughts.again(text)
+        if not self.birth.sampling.loop_guard or not (again or circles):
+            return ""
+        self.inbox.tell(told.AGAIN)
+        return "within" if circles else "again"
+
+    def _generate(self) -> tuple[str, list[int], int, bool]:
+        """Think one thought. Return its text, its tokens, when it began, and whether it was ended for going round in circles."""
         self.vitals.clear_words()
         decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         words: list[str] = []
@@ -466,12 +476,14 @@ class Life:
         began = time.monotonic_ns()
         last = began
         thought: list[int] = []
+        circles = False
         while len(thought) < self.birth.sampling.max_tokens:
             token = self.engine.sample()
             if self.engine.ends(token):
                 break
             text = decoder.decode(self.engine.piece(token))
             thought.append(token)
+            circles = self.birth.sampling.loop_guard and repetition.period(thought) > 0
             self.tokens += 1
             if text:
                 words.append(text)
@@ -492,9 +504,11 @@ class Life:
             self.think_ns += now - last - (self.held_up_ns - held_up_ns)
             last = now
             self.vitals.set(beat_ns=now, tokens=self.tokens, think_ns=self.think_ns)
+            if circles:
+                break
         words.append(decoder.decode(b"", final=True))
         self._speak(words[-1], last=True)
-        return "".join(words), thought, began
+        return "".join(words), thought, began, circles
 
     def _foretell(self) -> None:
         """Under the lease: read what the next life will be told first, if it dies as the last one did. Some 20 tokens for each turn."""

@@ -111,6 +111,7 @@ class WorkerState(Struct, kw_only=True):
     mail: MailState | None = None
     snapshot: SnapshotStatus | None = None
     standby_at: float = 0.0
+    loops: int = 0
     process: ProcessState | None = None
     standby: ProcessState | None = None
 

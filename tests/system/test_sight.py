@@ -11,7 +11,8 @@ import pytest
 from benchmarks import lab
 from brainjar.messages import Envelope
 from brainjar.minds import Line, read_lines
-from tests.system.conftest import THREE, MakeJar
+from brainjar.persona import told
+from tests.system.conftest import ALONE, THREE, MakeJar
 from tests.system.harness import Jar, Listener, until
 
 
@@ -45,7 +46,8 @@ def test_each_perceives_what_its_config_says_and_nothing_else(make_jar: MakeJar)
         until(lambda: any(line.content.startswith("Vitals. subject: ") for line in mind(jar, "god", "told")))
     god = "\n".join(line.content for line in mind(jar, "god"))
     assert f"MiB of {128} MiB" in god and observed in god
-    assert {line.kind for line in mind(jar, "subject")} == {"thought"}, "nothing ever reaches who sees nobody"
+    perceived = [line for line in mind(jar, "subject") if line.kind != "thought" and line.content != told.AGAIN]
+    assert not perceived, "nothing ever reaches who sees nobody"
     assert {line.source for line in mind(jar, "observer", "heard")} == {"subject"}
     assert not any(line.content.startswith("Vitals.") for line in mind(jar, "observer"))
 
@@ -168,3 +170,20 @@ def test_whoever_kills_says_what_the_next_life_is_told(make_jar: MakeJar) -> Non
     jar.start()
     jar.until_ready()
     assert jar.persona("subject")["last_death"]["said"] == "the operator was bored"
+
+
+def test_a_mind_that_goes_round_in_circles_is_stopped_told_and_counted_unless_it_may(make_jar: MakeJar) -> None:
+    text = ALONE.replace("max_tokens = 24", "max_tokens = 200\ntemperature = 0\nrepeat_penalty = 1").replace("512", "1024")
+    jar = make_jar(text).start()
+    jar.until_ready()
+    with jar.listening() as listener:
+        event, _ = listener.until("THOUGHT", "subject", lambda e: bool(e.metadata["loop"]))
+        until(lambda: any(line.content == told.AGAIN for line in mind(jar, "subject", "told")))
+    assert event.metadata["loop"] == "again" or event.metadata["tokens"] < 200
+    assert jar.persona("subject")["loops"] >= 1
+    other = make_jar(text.replace("temperature = 0", "temperature = 0\nloop_guard = false"), name="other").start()
+    other.until_ready()
+    with other.listening() as listener:
+        said = thoughts(listener, "subject", 2)
+    assert not any(event.metadata["loop"] for event in said)
+    assert other.persona("subject")["loops"] == 0
