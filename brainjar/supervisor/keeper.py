@@ -67,7 +67,6 @@ class Keeper:
     ) -> None:
         """`state`: what another program of this process has handed over; `go_on` acts on it."""
         self.config = config
-        self.premises = premises
         self.ledger = ledger
         self.bulletin = bulletin
         self.clock = clock
