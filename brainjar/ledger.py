@@ -36,6 +36,21 @@ _death = msgspec.json.Decoder(Death)
 T = TypeVar("T")
 
 
+class BirthRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """One birth, as it is written down."""
+
+    persona: str
+    birth: int
+    life: int
+    started: float
+    ready: float | None
+    ended: float | None
+    outcome: str | None
+    """death, stopped, failed-start; None: it lives, or its end is not on record."""
+    death: Death | None
+    """None where there was none, or what is written of it cannot be read."""
+
+
 class Record(msgspec.Struct, frozen=True, kw_only=True):
     """What is known of a persona from its past."""
 
@@ -255,6 +270,23 @@ class Ledger:
         self._db.close()
 
 
+def read_births(path: Path) -> list[BirthRecord]:
+    """All births in the ledger at `path`, oldest first, as `read_deaths`."""
+    if not path.exists():
+        return []
+    sql = "SELECT persona, birth, life, started, ready, ended, outcome, death FROM births ORDER BY started, birth"
+    try:
+        rows = _rows(path, sql, (), "ro")
+    except sqlite3.OperationalError:
+        rows = _rows(path, sql, (), "rw")
+    names = ("persona", "birth", "life", "started", "ready", "ended", "outcome")
+    found = []
+    for *facts, body in rows:
+        death = None if body is None else _decoded(_death.decode, body)
+        found.append(BirthRecord(**dict(zip(names, facts, strict=True)), death=death))
+    return found
+
+
 def read_deaths(path: Path, persona: str | None = None) -> list[Death]:
     """All deaths in the ledger at `path`, oldest first, read without disturbing a running jar. [] when there is no ledger yet."""
     if not path.exists():
@@ -266,14 +298,16 @@ def read_deaths(path: Path, persona: str | None = None) -> list[Death]:
 
 
 def _read_deaths(path: Path, persona: str | None, mode: str) -> list[Death]:
+    sql = "SELECT death FROM births WHERE outcome = 'death' AND (?1 IS NULL OR persona = ?1) ORDER BY ended, birth"
+    return _deaths(_rows(path, sql, (persona,), mode))
+
+
+def _rows(path: Path, sql: str, values: tuple[Any, ...], mode: str) -> list[Any]:
     db = sqlite3.connect(f"{path.absolute().as_uri()}?mode={mode}", uri=True, timeout=5.0)
     try:
-        rows = db.execute(
-            "SELECT death FROM births WHERE outcome = 'death' AND (?1 IS NULL OR persona = ?1) ORDER BY ended, birth", (persona,)
-        ).fetchall()
+        return db.execute(sql, values).fetchall()
     finally:
         db.close()
-    return _deaths(rows)
 
 
 def _deaths(rows: Iterable[tuple[bytes]]) -> list[Death]:

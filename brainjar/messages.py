@@ -148,6 +148,8 @@ class Death(msgspec.Struct, frozen=True, kw_only=True):
     age_s: float = 0.0
     tokens: int = 0
     peak_private_bytes: int | None = None
+    cap_bytes: int | None = None
+    """What its process might own."""
     deaths: int = 0
     """How often this persona has now died."""
     replayed: bool = False

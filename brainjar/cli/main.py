@@ -29,6 +29,7 @@ COMMANDS: Final = (
     "deaths",
     "thoughts",
     "replay",
+    "report",
     "export",
     "import_",
     "logs",

@@ -515,6 +515,7 @@ class Keeper:
             age_s=round(worker.died_at - process.started, 3),
             tokens=seen.tokens,
             peak_private_bytes=process.own.peak or None,
+            cap_bytes=worker.own_cap,
             deaths=worker.deaths,
         )
         self.ledger.died(death)
