@@ -22,7 +22,7 @@ from msgspec import Struct
 from brainjar import models, order, paths, templates
 from brainjar.errors import UsageError
 from brainjar.isolation import affinity
-from brainjar.messages import Placement, Sampling, Texts
+from brainjar.messages import Placement, Retention, Sampling, Texts
 from brainjar.repack import Layout
 from brainjar.schema import MAX_PERSONAS, RawConfig, RawFront, RawModel, RawPersona, RawSampling
 from brainjar.tables import Source, nearest, parse, plain, read_text
@@ -228,6 +228,8 @@ class Config(Struct, frozen=True, kw_only=True):
     restart: Restart
     watchdog: Watchdog
     snapshots: Snapshots = Snapshots()
+    record: Retention = Retention()
+    """How much of each mind is kept."""
     personas: tuple[Persona, ...]
     notes: tuple[str, ...]
     """One sentence for each thing that the user should hear at start: a key that is not used, a number that was lowered."""
@@ -367,6 +369,7 @@ class _Resolver:
             inference=self.inference(concurrent),
             restart=self.restart(),
             watchdog=self.watchdog(),
+            record=Retention(seconds=raw.record.keep, bytes=raw.record.size),
             snapshots=Snapshots(disk=raw.snapshots.disk, write_budget=raw.snapshots.write_budget),
             personas=tuple(self.persona(one, names, after[one.name], i % concurrent) for i, one in enumerate(raw.persona)),
             engines=self.engines(engines_only=engines_only),

@@ -484,6 +484,13 @@ class Sampling(msgspec.Struct, frozen=True, kw_only=True):
     """A thought that goes round in circles is ended; a mind that thinks one again is told so."""
 
 
+class Retention(msgspec.Struct, frozen=True, kw_only=True):
+    """How much of a mind is kept. 0: without bound."""
+
+    seconds: float = 0.0
+    bytes: int = 0
+
+
 class Texts(msgspec.Struct, frozen=True, kw_only=True):
     """What a persona is told, by its prompt file; `templates` says which values each may have."""
 
@@ -535,6 +542,7 @@ class Changed(msgspec.Struct, frozen=True, kw_only=True, tag="changed"):
     texts: Texts
     sampling: Sampling
     snapshot_share: int = 0
+    retention: Retention = Retention()
 
 
 class Stop(msgspec.Struct, frozen=True, kw_only=True, tag="stop"):
@@ -660,6 +668,7 @@ class Birth(msgspec.Struct, frozen=True, kw_only=True):
     """It is such a life itself, and waits at its gate for `Release`."""
     snapshot_share: int = 0
     """Bytes a day that it may write its context to disk; 0: the disk is not used for it."""
+    retention: Retention = Retention()
     mode: Literal["fork", "engine", "separate"] = "fork"
     """Who computes. With "engine" a socket to it travels before the cgroup."""
     n_ctx: int = 0

@@ -101,6 +101,12 @@ def add(db: sqlite3.Connection, at: float, life: int, kind: Kind, source: str, c
     db.execute("INSERT INTO found (rowid, folded) VALUES (?, ?)", (row, content.casefold()))
 
 
+def remove(db: sqlite3.Connection, id: int, content: str) -> None:
+    """A line of this content, and what finds it, in the transaction that is open."""
+    db.execute("INSERT INTO found (found, rowid, folded) VALUES ('delete', ?, ?)", (id, content.casefold()))
+    db.execute("DELETE FROM lines WHERE id = ?", (id,))
+
+
 def read_lines(path: Path, wanted: Range = Range()) -> Iterator[Line]:  # noqa: B008 - frozen
     """The lines that are wanted, oldest first. None where there is no mind yet.
 

@@ -205,6 +205,13 @@ class RawSnapshots(Struct, frozen=True, kw_only=True):
     ] = 4 << 30
 
 
+class RawRecord(Struct, frozen=True, kw_only=True):
+    keep: Annotated[
+        float, Meta(ge=0, lt=MAX_SECONDS), Key('a duration under 10 years, such as "90d"; "0s": for ever', _text(parse_duration))
+    ] = 0.0
+    size: Annotated[int, Meta(ge=0, le=MAX_MEMORY), Key('a size up to 16TiB, such as "1GiB"; "0B": without bound', _text(parse_size))] = 0
+
+
 class RawConfig(Struct, frozen=True, kw_only=True):
     jar: RawJar = RawJar()
     model: RawModel = RawModel()
@@ -212,6 +219,7 @@ class RawConfig(Struct, frozen=True, kw_only=True):
     restart: RawRestart = RawRestart()
     watchdog: RawWatchdog = RawWatchdog()
     snapshots: RawSnapshots = RawSnapshots()
+    record: RawRecord = RawRecord()
     sampling: RawSampling = RawSampling()
     persona: tuple[RawPersona, ...] = ()
 

@@ -164,6 +164,7 @@ def _any(kind: type, data: st.DataObject) -> Any:
         str: TEXT,
         float: st.floats(0, 1e9),
         int | None: st.none() | COUNT,
+        messages.Retention: st.builds(messages.Retention, bytes=COUNT),
         messages.Texts: st.builds(messages.Texts, death=TEXT, nudge=TEXT),
         tuple[int, ...]: st.lists(COUNT, max_size=4).map(tuple),
         tuple[messages.Guard, ...]: st.lists(

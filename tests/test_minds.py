@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from brainjar import minds, portable
 from brainjar.cli.main import main
 from brainjar.errors import UsageError
+from brainjar.messages import Retention
 from brainjar.minds import Line, Newer, Range, read_lines
-from brainjar.persona.mind import Mind
+from brainjar.persona.mind import PRUNED, Mind
 
 OLD = (
     "CREATE TABLE lines (id INTEGER PRIMARY KEY, at REAL NOT NULL, life INTEGER NOT NULL,"
@@ -102,6 +103,41 @@ def test_the_index_finds_what_reading_all_finds(tmp_path_factory: pytest.TempPat
     mind.add(1, [("thought", "subject", content) for content in contents])
     mind.close()
     assert found(path, search=search) == [content for content in contents if search.casefold() in content.casefold()]
+
+
+def test_what_is_too_old_or_too_much_is_let_go_a_bounded_number_at_once_and_never_the_newest(tmp_path: Path) -> None:
+    mind = Mind(tmp_path / "mind.db")
+    assert mind.prune(Retention(seconds=1e-9, bytes=1), least=10) == 0, "nothing is in it"
+    for n in range(40):
+        mind.add(1, [("thought", "a", f"thought {n} of the sea") for n in range(10 * n, 10 * n + 10)])
+    assert mind.prune(Retention(), least=10) == 0, "off by default"
+    assert mind.prune(Retention(seconds=3600), least=10) == 0
+    assert mind.prune(Retention(seconds=1e-9), least=150) == PRUNED
+    assert mind.prune(Retention(seconds=1e-9), least=150) == 50
+    assert mind.prune(Retention(seconds=1e-9), least=150) == 0
+    assert found(tmp_path / "mind.db") == [f"thought {n} of the sea" for n in range(250, 400)]
+    assert found(tmp_path / "mind.db", search="OF THE SEA")[0] == "thought 250 of the sea"
+    assert found(tmp_path / "mind.db", search="thought 17 ") == []
+    used = mind._used_bytes()
+    while mind.prune(Retention(bytes=used // 2), least=10):
+        pass
+    assert mind.count() >= 10
+    assert mind.add(2, [("thought", "a", "and on")]) == 401, "ids are never given twice"
+    mind.close()
+
+
+def test_a_mind_of_a_bounded_size_stops_growing(tmp_path: Path) -> None:
+    path = tmp_path / "mind.db"
+    mind = Mind(path)
+    bound = 512 * 1024
+    for n in range(60):
+        mind.add(1, [("thought", "a", f"{n} {m} " + os.urandom(400).hex()) for m in range(20)])
+        mind.prune(Retention(bytes=bound), least=10)
+    newest = mind.newest()
+    mind.close()
+    assert path.stat().st_size < 3 * bound, "that what was let go is used again comes a while later"
+    lines = list(read_lines(path))
+    assert lines[-1].id == newest == 1200 and lines[0].id > 600
 
 
 def test_export_import_export_is_the_same(jar: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,13 +10,18 @@ import sqlite3
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 from brainjar import minds
 from brainjar.damage import set_aside
 from brainjar.journal import Journal
+from brainjar.messages import Retention
 from brainjar.minds import Kind as Kind
 from brainjar.minds import Line as Line
 from brainjar.minds import Newer, migrate, schema_of
+
+PRUNED: Final = 200
+"""Most lines that are let go at once: between two thoughts, it takes milliseconds."""
 
 
 class Mind:
@@ -99,6 +104,37 @@ class Mind:
                 self._db.execute("ROLLBACK")
             raise
         return self.newest()
+
+    def prune(self, retention: Retention, least: int) -> int:
+        """Let go of the oldest lines that are too old or too much, a bounded number; of the newest `least` none. Return how many.
+
+        The file does not shrink; what becomes free in it is used again. Raise sqlite3.OperationalError if it cannot be written.
+        """
+        most = 0
+        if retention.seconds:
+            before = time.time() - retention.seconds
+            most = int(self._db.execute("SELECT count(*) FROM (SELECT 1 FROM lines WHERE at < ? LIMIT ?)", (before, PRUNED)).fetchone()[0])
+        if retention.bytes and self._used_bytes() > retention.bytes:
+            most = max(most, PRUNED // 4)
+        spare = self.count() - least if most else 0
+        if most <= 0 or spare <= 0:
+            return 0
+        rows = self._db.execute("SELECT id, content FROM lines ORDER BY id LIMIT ?", (min(most, spare, PRUNED),)).fetchall()
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            for id, content in rows:
+                minds.remove(self._db, id, content)
+            self._db.execute("COMMIT")
+        except BaseException:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            raise
+        return len(rows)
+
+    def _used_bytes(self) -> int:
+        names = ("page_count", "freelist_count", "page_size")
+        pages, free, size = (int(self._db.execute(f"PRAGMA {name}").fetchone()[0]) for name in names)
+        return (pages - free) * size
 
     def close(self) -> None:
         self._db.close()

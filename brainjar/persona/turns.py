@@ -380,6 +380,7 @@ class Life:
             texts=changed.texts,
             sampling=changed.sampling,
             snapshot_share=changed.snapshot_share,
+            retention=changed.retention,
         )
         if why := self._why_too_long(birth):
             self.say(Trouble(what=f"{why}; it goes on as it was"), wait_ms=SAY_WAIT_MS)
@@ -456,6 +457,7 @@ class Life:
         self._leave_snapshot()
         self.conversation.come_back()
         self._keep()
+        self._patiently(lambda: self.mind.prune(self.birth.retention, least=RECALL_LINES))
         if not text.strip():
             self._listen(BEAT_MS)  # a model that has nothing to say is not asked again at once
 

@@ -236,6 +236,7 @@ class Births:
             standby=self.standbys.keeps(worker),
             waits=waits,
             snapshot_share=self._config.snapshots.share(len(self._config.personas)),
+            retention=self._config.record,
             mode=persona.model.mode,
             n_ctx=persona.model.context,
         )

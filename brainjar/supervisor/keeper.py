@@ -122,7 +122,7 @@ class Keeper:
             elif name not in changes.added:
                 worker.persona = persona
         self._arrange()
-        told = before.snapshots != config.snapshots or len(before.personas) != len(config.personas)
+        told = (before.snapshots, before.record) != (config.snapshots, config.record) or len(before.personas) != len(config.personas)
         for name, persona in personas.items():
             if name not in changes.reborn and (told or TOLD & set(changes.live.get(name, ()))):
                 self._tell_changed(self.workers[name], persona)
@@ -155,7 +155,7 @@ class Keeper:
         self.standbys.end(worker)  # it was forked under what is no more
         share = self.config.snapshots.share(len(self.config.personas))
         fields = {name: getattr(persona, name) for name in TOLD}
-        worker.tell_when_it_listens(Changed(snapshot_share=share, **fields))
+        worker.tell_when_it_listens(Changed(snapshot_share=share, retention=self.config.record, **fields))
 
     def tend(self) -> None:
         """Once a lap, when nothing of it is looked at: let go of who has left."""
