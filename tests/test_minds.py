@@ -240,3 +240,18 @@ def test_no_bytes_are_taken_for_an_export_or_raise_anything_else(body: bytes) ->
         list(portable.read(io.BytesIO(body), "x"))
     except UsageError:
         pass
+
+
+def test_a_thought_of_anything_is_kept_whole_and_shown_safely(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    wild = "\x1b[2J\x07\x00[bold]*_<script>\u202e\ufffd\n# " + "x" * (1 << 20)
+    state = tmp_path / "state"
+    mind = Mind(state / "minds" / "a" / "mind.db")
+    mind.add(1, [("thought", "a", wild)])
+    mind.close()
+    assert found(state / "minds" / "a" / "mind.db") == [wild]
+    assert main(["thoughts", "--state-dir", str(state)]) == 0
+    shown = capsys.readouterr().out
+    assert shown.count("\n") == 1 and not set(shown) & set("\x1b\x07\x00\u202e") and len(shown) > 1 << 20
+    assert main(["export", "--state-dir", str(state), "--output", str(tmp_path / "a.jsonl")]) == 0
+    assert main(["import", str(tmp_path / "a.jsonl"), "--state-dir", str(tmp_path / "b")]) == 0
+    assert found(tmp_path / "b" / "minds" / "a" / "mind.db") == [wild]

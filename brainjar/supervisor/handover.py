@@ -1,4 +1,4 @@
-"""What one program of the supervisor leaves to the next in the same process: `brainjar upgrade` (docs/upgrade.md).
+"""What one program of the supervisor leaves to the next in the same process: `brainjar upgrade` (docs/supervision.md).
 
 Processes, pidfds, memfds, gates, locks and the listening socket outlive execve; everything that is in memory does not, and is here.
 Descriptors are written as numbers and made inheritable by `keep`. Another version reads this: fields only ever get added, each
