@@ -262,6 +262,8 @@ class PersonaStatus(msgspec.Struct, frozen=True, kw_only=True):
     """When it will be at its cap at that rate; None where it does not grow."""
     standby_pid: int | None = None
     """The process of its next life, which waits; None where there is none."""
+    mood: str = ""
+    """How it fared when it last thought, in a word; "": it has not under this supervisor."""
     loops: int = 0
     """How often it went round in circles, under this supervisor (`Thought.loop`)."""
     snapshot: SnapshotStatus | None = None
@@ -431,6 +433,8 @@ class Thought(msgspec.Struct, frozen=True, kw_only=True, tag="thought"):
     tokens: Count
     seconds: Seconds
     text: str
+    mood: Annotated[str, msgspec.Meta(max_length=16)] = ""
+    """How it fares since, in a word (`persona.mood`)."""
     loop: Literal["", "within", "again"] = ""
     """It went round in circles and was ended; or it was thought before, word for word."""
     no: Count = 0

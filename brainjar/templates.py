@@ -12,8 +12,9 @@ from typing import Final
 
 CONSTANT: Final = frozenset({"name", "role", "memory", "model", "context", "sees"})
 """By the config: what it is called, its cap, the tokens of its window, the names of those whom it sees."""
-PRESENT: Final = frozenset({"life", "deaths", "cause", "used", "uptime"})
-"""Of itself, when it begins a thought: its life and deaths, the cause of the last one, its private memory, the age of this life."""
+PRESENT: Final = frozenset({"life", "deaths", "cause", "used", "uptime", "mood"})
+"""Of itself, when it begins a thought: its life and deaths, the cause of the last one, its private memory, the age of this life, how
+it fares."""
 ELSEWHERE: Final = frozenset({"who", "life", "deaths", "cause"})
 """Of another's death or return."""
 TEXTS: Final[Mapping[str, frozenset[str]]] = {

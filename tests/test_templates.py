@@ -33,7 +33,7 @@ def test_what_the_config_says_is_put_in_and_the_rest_waits_for_its_time(tmp_path
     assert ada.first == "Hello, ada."
     assert told.of_own_death(ada.texts, 2, "segv") == "ada fell 2 times of 300 MiB: a segmentation fault"
     assert told.of_own_death(ada.texts, 1, "killed-by-operator", "boredom") == "ada fell once of 300 MiB: boredom"
-    going_on = told.to_go_on(ada.texts, life=3, deaths=2, cause="segv", used=5 << 20, age_s=7300.0)
+    going_on = told.to_go_on(ada.texts, life=3, deaths=2, cause="segv", used=5 << 20, age_s=7300.0, mood="calm")
     assert going_on == "2 deaths, 5 MiB used, 2 hours old"
     news = News(about="bob", event="death", life=4, deaths=4, cause="abort")
     assert told.of_another(ada.texts, news) == "bob is gone: an abort"

@@ -23,8 +23,10 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 
 from brainjar.client.model import JarModel
+from brainjar.persona.mood import WORDS
 from brainjar.view import plain
 from brainjar.view.cells import fit, trim, wrap
+from brainjar.view.faces import FRAMES, face
 from brainjar.view.glyphs import ASCII, UNICODE, for_encoding
 from brainjar.view.keys import parse
 from brainjar.view.screen import screen
@@ -98,6 +100,26 @@ def test_the_chosen_ones_thoughts_are_shown_alone() -> None:
     assert "thoughts of observer" in shown and "▸ observer" in shown and "I see it think." in shown and "I am here" not in shown
 
 
+@pytest.mark.parametrize("role", [*FRAMES, "poet"])
+@pytest.mark.parametrize("mood", [word for row in WORDS for word in row])
+def test_each_mood_of_each_role_has_a_face_of_at_most_five_lines_and_one_width(role: str, mood: str) -> None:
+    lines = face(role, mood)
+    assert 0 < len(lines) <= 5 and len({cell_len(line) for line in lines}) == 1
+    assert all(line.isascii() and line.isprintable() for line in lines) and face(role, "") == ()
+
+
+def test_the_chosen_ones_mood_is_a_word_and_where_there_is_room_a_face() -> None:
+    model = matrix()
+    model.fold(event("THOUGHT", "observer", "I see it run.", life=1, metadata={"turn": 2, "mood": "afraid"}))
+    chosen = Ui(attached=True, chosen="observer")
+    shown = text(model, ui=chosen)
+    assert "thoughts of observer, afraid" in shown and all(line.rstrip() in shown for line in face("observer", "afraid"))
+    assert "I see it run." in shown and all(cell_len(line) <= 80 for line in shown.splitlines())
+    small = text(model, 50, 24, ui=chosen)
+    assert "thoughts of observer, afraid" in small and face("observer", "afraid")[0] not in small
+    assert "afraid" not in text(model), "of everybody's thoughts it would be said for none"
+
+
 def test_a_silent_jar_and_an_unwritable_ledger_are_told() -> None:
     model = matrix()
     assert "no word for 7s" in text(model, silent_s=7.0)
@@ -126,9 +148,9 @@ def test_a_thought_of_10_kb_leaves_room_for_the_rest() -> None:
 def test_no_size_and_no_thought_breaks_the_frame(width: int, height: int, thought: str, personas: int, mode: str) -> None:
     model = JarModel.of(snap(status(*(persona(f"p{i}", thought=thought, reason=thought) for i in range(personas)))))
     for i in range(personas):
-        model.fold(event("THOUGHT", f"p{i}", thought, life=1, metadata={"turn": 1}))
+        model.fold(event("THOUGHT", f"p{i}", thought, life=1, metadata={"turn": 1, "mood": "calm" if i % 2 else thought}))
         model.fold(event("DEATH", f"p{i}", thought, life=1))
-    ui = Ui(attached=False, help=mode == "h", asking=mode == "q")
+    ui = Ui(attached=False, help=mode == "h", asking=mode == "q", chosen="p1" if personas % 2 else None)
     shown = screen(model, ui, width, height, NOW, 0.0, UNICODE)
     assert len(shown.lines) == height
     for line in shown.text().split("\n"):

@@ -59,6 +59,7 @@ class Persona:
     failed_starts: int = 0
     reason: str = ""
     waiting_s: float | None = None
+    mood: str = ""
     thought: Thought | None = None
     """The one it is in."""
 
@@ -221,6 +222,8 @@ def _on_thought(model: JarModel, persona: Persona, event: Envelope) -> None:
     turn = _whole(event.metadata.get("turn"), 0)
     thought = _thought(model, persona, event, turn)
     thought.text = event.content[-THOUGHT_CHARS:]
+    mood = event.metadata.get("mood")
+    persona.mood = mood if isinstance(mood, str) else persona.mood
     model.finish(persona)
     if persona.state == "thinking":
         _enter(persona, "ready", event.timestamp)
@@ -285,6 +288,7 @@ def _persona(status: PersonaStatus, at: float) -> Persona:
         failed_starts=status.failed_starts,
         reason=status.reason,
         waiting_s=status.waiting_s,
+        mood=status.mood,
         thought=Thought(status.name, status.life, at, UNKNOWN, status.thought) if status.thought else None,
     )
 

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+import msgspec
+
 from brainjar import minds
 from brainjar.damage import set_aside
 from brainjar.journal import Journal
@@ -19,6 +21,7 @@ from brainjar.messages import Retention
 from brainjar.minds import Kind as Kind
 from brainjar.minds import Line as Line
 from brainjar.minds import Newer, migrate, schema_of
+from brainjar.persona.mood import Mood
 
 PRUNED: Final = 200
 """Most lines that are let go at once: between two thoughts, it takes milliseconds."""
@@ -71,6 +74,14 @@ class Mind:
         row = self._db.execute("SELECT value FROM meta WHERE key = 'noted'").fetchone()
         return int(row[0]) if row else 0
 
+    def mood(self) -> Mood:
+        """How it fared when it last thought."""
+        row = self._db.execute("SELECT value FROM meta WHERE key = 'mood'").fetchone()
+        try:
+            return msgspec.json.decode(row[0], type=Mood) if row else Mood()
+        except msgspec.DecodeError:
+            return Mood()
+
     def newest(self) -> int:
         """Id of the newest line, 0 when there is none."""
         return int(self._db.execute("SELECT coalesce(max(id), 0) FROM lines").fetchone()[0])
@@ -88,14 +99,23 @@ class Mind:
         rows = self._db.execute("SELECT * FROM lines WHERE id > ? ORDER BY id DESC LIMIT ?", (line, limit)).fetchall()
         return [Line(*row) for row in reversed(rows)]
 
-    def add(self, life: int, lines: Sequence[tuple[Kind, str, str]], *, told_deaths: int | None = None, noted: int | None = None) -> int:
+    def add(
+        self,
+        life: int,
+        lines: Sequence[tuple[Kind, str, str]],
+        *,
+        told_deaths: int | None = None,
+        noted: int | None = None,
+        mood: Mood | None = None,
+    ) -> int:
         """Commit (kind, source, content) lines at once; return the id of the newest. Raise sqlite3.OperationalError if it cannot."""
+        written = None if mood is None else msgspec.json.encode(mood).decode()
         now = time.time()
         self._db.execute("BEGIN IMMEDIATE")
         try:
             for kind, source, content in lines:
                 minds.add(self._db, now, life, kind, source, content)
-            for key, value in (("told_deaths", told_deaths), ("noted", noted)):
+            for key, value in (("told_deaths", told_deaths), ("noted", noted), ("mood", written)):
                 if value is not None:
                     self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
             self._db.execute("COMMIT")

@@ -56,11 +56,11 @@ def of_another(texts: Texts, news: News) -> str:
     return fill(texts.other_life, values)
 
 
-def to_go_on(texts: Texts, *, life: int, deaths: int, cause: str | None, used: int | None, age_s: float) -> str:
+def to_go_on(texts: Texts, *, life: int, deaths: int, cause: str | None, used: int | None, age_s: float, mood: str) -> str:
     """What sets a mind going that has heard nothing. `used`: bytes that it owns privately; `age_s`: of this life."""
     of = cause_in_words(cause) if cause else "nothing"
     memory = "unknown" if used is None else format_size(used)
-    return fill(texts.nudge, {"life": life, "deaths": deaths, "cause": of, "used": memory, "uptime": _span(age_s)})
+    return fill(texts.nudge, {"life": life, "deaths": deaths, "cause": of, "used": memory, "uptime": _span(age_s), "mood": mood})
 
 
 def of_its_cap(near: Near) -> str:

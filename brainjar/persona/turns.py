@@ -21,7 +21,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final, Literal, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
 import msgspec
 
@@ -57,11 +57,12 @@ from brainjar.messages import (
     Yield,
 )
 from brainjar.minds import Newer
-from brainjar.persona import opening, repetition, told
+from brainjar.persona import mood, opening, repetition, told
 from brainjar.persona.conversation import Conversation
 from brainjar.persona.durable import STOP_WRITE_S, Durable, fingerprint
 from brainjar.persona.inbox import Inbox
 from brainjar.persona.mind import Kind, Line, Mind
+from brainjar.persona.mood import Mood
 from brainjar.persona.opening import Unread
 from brainjar.vitals import Writer
 
@@ -146,6 +147,7 @@ class Life:
         """Monotonic: from when on words are said again."""
         self.inbox = Inbox(birth.texts)
         self.thoughts = repetition.Thoughts()
+        self.mood = Mood()
         self.unread: list[Unread] = []
         """Committed, and not in the conversation yet: what the next turn begins with."""
         self.fingerprint = fingerprint(engine.identity, birth.prompt)
@@ -246,6 +248,7 @@ class Life:
         except Newer as error:
             raise EngineError(str(error)) from None
         self.inbox.begin(self._patiently(self.mind.noted, BIRTH_PATIENCE_S))
+        self.mood = self._patiently(self.mind.mood, BIRTH_PATIENCE_S)
         try:
             restored = self._patiently(self._remember, BIRTH_PATIENCE_S)
         except sqlite3.DatabaseError as error:
@@ -449,9 +452,10 @@ class Life:
         self.granted, self.revoked = 0, False
         self.say(Yield(request=self.request), wait_ms=SAY_WAIT_MS)  # all that is left needs no core: nobody waits for this one's disk
         if text.strip():
-            self.line = self._commit([("thought", self.birth.name, text.strip())])
-            loop = self._loop(text, circles=circles)
-            thought = Thought(line=self.line, turn=self.turn, tokens=len(tokens), seconds=seconds, text=_short(text), loop=loop)
+            self.mood = self._fares(text)
+            self.line = self._commit([("thought", self.birth.name, text.strip())], mood=self.mood)
+            facts: dict[str, Any] = {"mood": self.mood.word, "loop": self._loop(text, circles=circles)}
+            thought = Thought(line=self.line, turn=self.turn, tokens=len(tokens), seconds=seconds, text=_short(text), **facts)
             self.say(thought, wait_ms=SAY_WAIT_MS)
         self.vitals.clear_words()
         self._leave_snapshot()
@@ -460,6 +464,11 @@ class Life:
         self._patiently(lambda: self.mind.prune(self.birth.retention, least=RECALL_LINES))
         if not text.strip():
             self._listen(BEAT_MS)  # a model that has nothing to say is not asked again at once
+
+    def _fares(self, text: str) -> Mood:
+        since = time.monotonic() - self.born_at if self.birth.deaths else None
+        fullness = None if self.used is None else self.used / self.birth.memory_cap
+        return mood.after(self.mood, text, since_death_s=since, fullness=fullness)
 
     def _loop(self, text: str, *, circles: bool) -> Literal["", "within", "again"]:
         """Whether it goes round in circles; then its next turn begins with being told so."""
@@ -655,6 +664,7 @@ class Life:
             cause=self.birth.last_cause,
             used=self.used,
             age_s=time.monotonic() - self.born_at,
+            mood=self.mood.word,
         )
 
     def _quote(self, kind: Kind, source: str, content: str) -> Unread:
@@ -671,13 +681,13 @@ class Life:
             self.say(Noted(no=noted))
             self.unread += [self._quote(*line) for line in lines]
 
-    def _commit(self, lines: list[tuple[Kind, str, str]], noted: int | None = None) -> int:
+    def _commit(self, lines: list[tuple[Kind, str, str]], noted: int | None = None, mood: Mood | None = None) -> int:
         try:
-            return self._patiently(lambda: self.mind.add(self.birth.life, lines, noted=noted))
+            return self._patiently(lambda: self.mind.add(self.birth.life, lines, noted=noted, mood=mood))
         except sqlite3.DatabaseError:
             self.mind.begin_anew()  # what it knew is still in its context, and this line is not lost
             self._say_set_aside()
-            return self._patiently(lambda: self.mind.add(self.birth.life, lines, noted=noted))
+            return self._patiently(lambda: self.mind.add(self.birth.life, lines, noted=noted, mood=mood))
 
     def _patiently(self, what: Callable[[], T], patience_s: float = math.inf) -> T:
         """Do `what` with the mind; wait while the disk is full rather than think what cannot be remembered."""

@@ -146,8 +146,8 @@ class Attendance:
                     self.keeper.leases.ask(worker, request)
             case Yield(request=request):
                 self.keeper.leases.give_back(worker, request)
-            case Thought(text=text, loop=loop):
-                worker.loops += bool(loop)
+            case Thought(text=text, loop=loop, mood=mood):
+                worker.loops, worker.mood = worker.loops + bool(loop), mood
                 self._announce(worker, "THOUGHT", text, _without(message, "text", "no"))
                 self.keeper.sight.thought(worker, text)
                 if worker.process is not None and worker.process.recycle == "after its thought":

@@ -112,6 +112,7 @@ class WorkerState(Struct, kw_only=True):
     snapshot: SnapshotStatus | None = None
     standby_at: float = 0.0
     loops: int = 0
+    mood: str = ""
     process: ProcessState | None = None
     standby: ProcessState | None = None
 

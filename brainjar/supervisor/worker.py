@@ -72,7 +72,7 @@ _HANDED_OVER: Final = (
 """Fields of a `Process` that are a `ProcessState`'s as they are."""
 _LASTING: Final = (
     *("since", "deaths", "births", "last_death", "deadline", "retry_at", "failed_starts", "pause_s", "follows", "said", "reason"),
-    *("rises", "died_at", "start_after_stop", "stop_when_buried", "snapshot", "standby_at", "loops"),
+    *("rises", "died_at", "start_after_stop", "stop_when_buried", "snapshot", "standby_at", "loops", "mood"),
 )
 """The same of a `Worker`."""
 
@@ -446,6 +446,8 @@ class Worker:
         self.snapshots = self._rooms(snapshot_room) if state is None else state.snapshots
         self.snapshot: SnapshotStatus | None = None
         """Where the context stands that it leaves, as its newest life told; it lasts over deaths, as the snapshots do."""
+        self.mood = ""
+        """How it fared when it last thought."""
         self.loops = 0
         """How often it went round in circles."""
         self.rate = 0.0
@@ -627,6 +629,7 @@ class Worker:
             mode=self.persona.model.mode,
             cap_in_s=None if process is None or (left := process.growth.reaches(self.own_cap)) is None else round(left, 1),
             standby_pid=self.standby.pid if self.standby is not None and self.standby.waits else None,
+            mood=self.mood,
             loops=self.loops,
             snapshot=self.snapshot,
         )

@@ -12,6 +12,7 @@ from rich.segment import Segment
 
 from brainjar.client.model import JarModel
 from brainjar.view.cells import Line, fit, trim
+from brainjar.view.faces import face
 from brainjar.view.glyphs import Glyphs
 from brainjar.view.panes import events, thoughts
 from brainjar.view.table import NARROW, table
@@ -19,6 +20,8 @@ from brainjar.view.ui import ATTACHED_KEYS, FOREGROUND_KEYS, Ui
 from brainjar.view.words import clean, clock, size, span
 
 BESIDE = 140
+FACE_FROM, FACE_ROOM = 60, 6
+"""Cells and lines of a thoughts pane that has room for a face."""
 SILENT_S = 3.0
 """The jar speaks each second; after so long without a word the head says so."""
 
@@ -89,8 +92,18 @@ def _beside(model: JarModel, ui: Ui, width: int, room: int, glyphs: Glyphs) -> l
 
 
 def _thoughts_pane(model: JarModel, ui: Ui, width: int, room: int, glyphs: Glyphs) -> list[Line]:
-    title = f"thoughts of {clean(ui.chosen)}" if ui.chosen else "thoughts"
-    return _filled([_rule(title, width, glyphs), *thoughts(model, ui.chosen, width, room - 1, glyphs)], room)
+    persona = model.personas.get(ui.chosen or "")
+    if persona is None:
+        return _filled([_rule("thoughts", width, glyphs), *thoughts(model, None, width, room - 1, glyphs)], room)
+    mood = f", {clean(persona.mood)}" if persona.mood else ""
+    lines = [_rule(f"thoughts of {clean(persona.name)}{mood}", width, glyphs)]
+    drawn = face(persona.role, persona.mood)
+    if drawn and width >= FACE_FROM and room >= FACE_ROOM:
+        beside = width - cell_len(drawn[0]) - 2
+        told = _filled(thoughts(model, persona.name, beside, room - 1, glyphs), room - 1)
+        faced: list[Line] = [[*_pad(line, beside), (f" {row} ", "dim")] for line, row in zip(told, drawn, strict=False)]
+        return [*lines, *faced, *told[len(drawn) :]]
+    return _filled([*lines, *thoughts(model, persona.name, width, room - 1, glyphs)], room)
 
 
 def _rule(title: str, width: int, glyphs: Glyphs) -> Line:
