@@ -27,7 +27,7 @@ def choose(unread: Sequence[Unread], room: int, tokens: Callable[[str], int]) ->
             need = tokens(unread[n].text) + 1
             if need > room:
                 if not kept:
-                    kept[n] = _end(unread[n].text, room, need)
+                    kept[n], room = _end(unread[n].text, room, need), 0
                 break
             kept[n] = unread[n].text
             room -= need

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from brainjar.persona.opening import Unread, choose
@@ -32,6 +32,7 @@ def test_of_one_that_is_larger_than_the_room_its_end_is_kept() -> None:
 UNREAD = st.lists(st.builds(Unread, st.sampled_from(["thought", "heard", "told", "said"]), st.text("ab ", min_size=1, max_size=40)))
 
 
+@example([Unread("thought", "a"), Unread("heard", " ")], 1)
 @given(UNREAD, st.integers(1, 60))
 def test_it_fits_keeps_the_order_and_counts_what_it_leaves_out(unread: list[Unread], room: int) -> None:
     kept, left_out = choose(unread, room, words)
