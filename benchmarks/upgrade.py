@@ -27,7 +27,7 @@ REST_S: Final = 1.5
 
 
 def run(options: Options) -> Found:
-    rounds = options.rounds(20, 2)
+    rounds = options.rounds(10, 2)
     took: dict[str, list[float]] = {}
     with lab.jar_of(lab.config(NAMES, each='sees = ["*"]', max_tokens=48), "--force") as jar:
         jar.until_ready(*NAMES)

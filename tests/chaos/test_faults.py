@@ -290,6 +290,16 @@ def until_all_live(jar: Jar) -> dict[str, Any]:
     return jar.until_ready()
 
 
+def standing_still(jar: Jar) -> list[int]:
+    """Processes of the jar that were stopped by a signal."""
+    found = []
+    for pid in jar.descendants():
+        with suppress(OSError):
+            if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T":
+                found.append(pid)
+    return found
+
+
 def fds(pid: int) -> int:
     return len(os.listdir(f"/proc/{pid}/fd"))
 
@@ -356,6 +366,7 @@ def test_thousands_of_faults_lose_no_death_and_leave_nothing(make_jar: MakeJar, 
         assert observer.held > 10, "who lives holds the lock of its persona, by the kernel's word"
         assert observer.found == []
         assert ear.heard["DEATH"] > 0
+    until(lambda: not standing_still(jar), why="the watchdog's end of those that were stopped last")  # or they die while all is counted
     until_all_live(jar)
     # nothing is left over, nothing has grown
     until(lambda: zombies_of(jar.pid) == [], 5.0, "zombies")
