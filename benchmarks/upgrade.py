@@ -136,7 +136,7 @@ def _longest_still(pids: Iterable[int], meanwhile: Callable[[], None]) -> float:
     """Milliseconds of the longest time in which none of `pids` computed while `meanwhile` ran."""
     watched = list(pids)
     done = threading.Event()
-    longest = 0.0
+    longest = STEP_S * 1e3  # what is shorter is not seen
 
     def watch() -> None:
         nonlocal longest
