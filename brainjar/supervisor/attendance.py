@@ -78,8 +78,7 @@ class Attendance:
                 for message in process.pending:
                     worker.tell(message)
                 process.pending.clear()
-                if worker.phase is Phase.READY:
-                    self.keeper.sight.again(worker)
+                self.keeper.sight.again(worker)
                 if process.request and worker.phase is Phase.READY:
                     self.keeper.leases.ask(worker, process.request)
             case _:
