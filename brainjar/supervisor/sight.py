@@ -57,7 +57,7 @@ class Sight:
 
     @staticmethod
     def again(worker: Worker) -> None:
-        """It listens only now, or what was on its way to it may have been lost. Who is not READY is given all of it when it is (`begin`)."""
+        """It listens only now, or what was on its way to it may be lost. One that is not READY is given all of it then (`begin`)."""
         for letter in worker.mail.waiting() if worker.phase is Phase.READY else ():
             worker.tell(letter)
 
