@@ -369,7 +369,7 @@ class _Resolver:
             inference=self.inference(concurrent),
             restart=self.restart(),
             watchdog=self.watchdog(),
-            record=Retention(seconds=raw.record.keep, bytes=raw.record.size),
+            record=Retention(seconds=raw.record.keep, bytes=raw.record.size, traces=raw.record.traces),
             snapshots=Snapshots(disk=raw.snapshots.disk, write_budget=raw.snapshots.write_budget),
             personas=tuple(self.persona(one, names, after[one.name], i % concurrent) for i, one in enumerate(raw.persona)),
             engines=self.engines(engines_only=engines_only),

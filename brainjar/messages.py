@@ -493,6 +493,8 @@ class Retention(msgspec.Struct, frozen=True, kw_only=True):
 
     seconds: float = 0.0
     bytes: int = 0
+    traces: bool = True
+    """What is needed to compute its thoughts again is kept beside them."""
 
 
 class Texts(msgspec.Struct, frozen=True, kw_only=True):

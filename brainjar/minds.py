@@ -13,7 +13,7 @@ import msgspec
 
 from brainjar.errors import BrainjarError
 
-SCHEMA: Final = 2
+SCHEMA: Final = 3
 PAGE_LINES: Final = 500
 PARTS: Final = 100
 """Of a text that is looked for, most that the index is asked for; the lines themselves are looked at in the end."""
@@ -33,8 +33,10 @@ _MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         "CREATE VIRTUAL TABLE found USING fts5 (folded, content='', detail=none, tokenize='trigram case_sensitive 1')",
         "INSERT INTO found (rowid, folded) SELECT id, casefold(content) FROM lines",
     ),
+    ("CREATE TABLE traces (line INTEGER PRIMARY KEY, body BLOB NOT NULL)",),
 )
-"""From each schema to the next: lines, then an index of what stands in them, by three characters each, their case folded as Python does."""
+"""From each schema to the next: lines; an index of what stands in them, by three characters each, their case folded as Python does; how
+thoughts were computed (`engine.trace`)."""
 
 
 class Newer(BrainjarError):
@@ -105,6 +107,7 @@ def remove(db: sqlite3.Connection, id: int, content: str) -> None:
     """A line of this content, and what finds it, in the transaction that is open."""
     db.execute("INSERT INTO found (found, rowid, folded) VALUES ('delete', ?, ?)", (id, content.casefold()))
     db.execute("DELETE FROM lines WHERE id = ?", (id,))
+    db.execute("DELETE FROM traces WHERE line = ?", (id,))
 
 
 def read_lines(path: Path, wanted: Range = Range()) -> Iterator[Line]:  # noqa: B008 - frozen
@@ -127,6 +130,16 @@ def read_lines(path: Path, wanted: Range = Range()) -> Iterator[Line]:  # noqa: 
                     if folded in line.content.casefold():
                         yield line
                 after = rows[-1][0]
+    except sqlite3.Error as error:
+        raise BrainjarError(f"{path}: this mind cannot be read ({error})") from None
+
+
+def read_traces(path: Path) -> list[tuple[int, int, bytes]]:
+    """(line, life, body) of each thought whose trace is on record, oldest first. Raise `BrainjarError`."""
+    sql = "SELECT line, life, body FROM traces JOIN lines ON id = line ORDER BY line"
+    try:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=5.0)) as db:
+            return db.execute(sql).fetchall() if schema_of(db, path) >= 3 else []
     except sqlite3.Error as error:
         raise BrainjarError(f"{path}: this mind cannot be read ({error})") from None
 

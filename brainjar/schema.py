@@ -210,6 +210,7 @@ class RawRecord(Struct, frozen=True, kw_only=True):
         float, Meta(ge=0, lt=MAX_SECONDS), Key('a duration under 10 years, such as "90d"; "0s": for ever', _text(parse_duration))
     ] = 0.0
     size: Annotated[int, Meta(ge=0, le=MAX_MEMORY), Key('a size up to 16TiB, such as "1GiB"; "0B": without bound', _text(parse_size))] = 0
+    traces: Annotated[bool, Key("true or false")] = True
 
 
 class RawConfig(Struct, frozen=True, kw_only=True):

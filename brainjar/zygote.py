@@ -32,7 +32,8 @@ from brainjar.engine.snapshot import Snapshots
 from brainjar.engine.vocab import drop_cached
 from brainjar.isolation import affinity, bonds, priority, rlimits, sandbox, siblings
 from brainjar.messages import Connect, Hello, Loaded, LoadFailed, Refresh, Release, Waiting
-from brainjar.persona.turns import SAY_WAIT_MS, Life, Stopped
+from brainjar.persona.turns import Life, Stopped
+from brainjar.persona.voice import SAY_WAIT_MS
 
 GATE_BYTES: Final = 256 * 1024
 BIRTH_FDS: Final = 4
@@ -207,8 +208,8 @@ def _tie(gate: socket.socket, engine: llama.Engine | Remote) -> None:
 
 def _wait(gate: socket.socket, life: Life) -> Release:
     """Be ready to live, whatever is left meanwhile, until the gate says that this life begins."""
-    life.take_over()
-    life.say(Waiting(), wait_ms=SAY_WAIT_MS)
+    life.context.take_over()
+    life.voice.say(Waiting(), wait_ms=SAY_WAIT_MS)
     while True:
         body = gate.recv(GATE_BYTES)
         if not body:
@@ -217,7 +218,7 @@ def _wait(gate: socket.socket, life: Life) -> Release:
             case Release() as release:
                 return release
             case Refresh():
-                life.take_over()
+                life.context.take_over()
             case Connect():
                 pass  # to one that an engine computes for; none of those waits
 

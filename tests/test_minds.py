@@ -74,7 +74,7 @@ def test_a_mind_of_a_newer_version_is_refused_and_untouched(tmp_path: Path) -> N
     db.commit()
     db.close()
     before = path.read_bytes()
-    with pytest.raises(Newer, match=r"written by a newer brainjar \(schema 3, this version reads up to 2\): left as it is"):
+    with pytest.raises(Newer, match=r"written by a newer brainjar \(schema 4, this version reads up to 3\): left as it is"):
         Mind(path)
     with pytest.raises(Newer):
         found(path)

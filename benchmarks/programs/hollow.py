@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from brainjar import zygote
+from brainjar.engine.trace import Trace
 from brainjar.messages import Loaded, Ready, Sampling, encode
-from brainjar.persona.turns import SAY_WAIT_MS, Life
+from brainjar.persona.turns import Life
+from brainjar.persona.voice import SAY_WAIT_MS
 
 WORD = b" word"
 
@@ -23,10 +26,12 @@ class Engine:
 
     identity = ("none", "none", "none")
     n_ctx_train = 1 << 20
+    path, repack = Path("none"), False
 
     def __init__(self, n_ctx: int) -> None:
         self.n_ctx = n_ctx
         self.n_past = self.computed = 0
+        self.trace: Trace | None = None
         self.rate = 100.0
         self.on_decode: Callable[[bool], None] = lambda _: None
         self.between: Callable[[], bool] = lambda: False
@@ -88,7 +93,7 @@ class Hollow(Life):
             super().prepare()
             return
         limit, baseline = self.limits
-        self.say(
+        self.voice.say(
             Ready(
                 threads=1,
                 restored_tokens=0,

@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from brainjar.engine import identity, sampler, sliding
 from brainjar.engine.bindings import lib
+from brainjar.engine.trace import Trace
 from brainjar.engine.vocab import EngineError, OutOfMemory, Vocabulary, silence
 from brainjar.messages import Sampling
 
@@ -81,6 +82,8 @@ class Engine(Vocabulary):
         """
         super().__init__(path, model_params(alone=alone, repack=repack))
         self.identity = (*self.identity[:2], identity.of_parameters(context_params(512, 1)))
+        self.repack = repack and not alone
+        self.trace: Trace | None = None
         self.n_past = 0
         self.computed = 0
         """Tokens computed in all, whatever became of them."""
@@ -116,6 +119,8 @@ class Engine(Vocabulary):
         if self.context:
             lib.llama_free(self.context)
         self.open_context(n_ctx)
+        if self.trace is not None:
+            self.trace.opened(n_ctx)
         return False
 
     # ── computing ──
@@ -174,6 +179,8 @@ class Engine(Vocabulary):
                 raise OutOfMemory(f"llama_decode returned {rc} for {len(chunk)} tokens after {self.n_past}")
             self._shifted = False
             self.n_past += len(chunk)
+            if self.trace is not None:
+                self.trace.read(chunk)
             if at < len(tokens) and self.between():
                 return False
         return True
@@ -186,9 +193,18 @@ class Engine(Vocabulary):
         """
         there = n >= self.n_past or sliding.goes_on(self._oldest(), n, self.n_swa)
         if not there or not lib.llama_memory_seq_rm(self.memory, 0, n, -1):
-            lib.llama_memory_clear(self.memory, True)
-            n, self._shifted = 0, False
+            self.clear()
+            return
+        if self.trace is not None and n < self.n_past:
+            self.trace.forgot(n)
         self.n_past = n
+
+    def clear(self) -> None:
+        """Forget everything, and where it lay."""
+        lib.llama_memory_clear(self.memory, True)
+        self.n_past, self._shifted = 0, False
+        if self.trace is not None:
+            self.trace.cleared()
 
     def can_cut(self) -> bool:
         """Whether tokens may be taken out of the middle without computing the rest again, as far as the architecture goes."""
@@ -206,17 +222,26 @@ class Engine(Vocabulary):
         lib.llama_memory_seq_add(self.memory, 0, end, -1, start - end)
         self.n_past -= end - start
         self._shifted = True
+        if self.trace is not None:
+            self.trace.cut(start, end)
 
     def _oldest(self) -> int:
         """The first position that every layer has."""
         return max(int(lib.llama_memory_seq_pos_min(self.memory, 0)), 0)
 
     def set_sampling(self, s: Sampling, seed: int) -> None:
+        if self._sampler is not None:
+            lib.llama_sampler_free(self._sampler)
         self._sampler = sampler.chain(s, seed, self.n_vocab)
+        if self.trace is not None:
+            self.trace.sampler(s, seed)
 
     def sample(self) -> int:
         """The next token, from the logits of the last one fed. It is not fed."""
-        return int(lib.llama_sampler_sample(self._sampler, self.context, -1))
+        token = int(lib.llama_sampler_sample(self._sampler, self.context, -1))
+        if self.trace is not None:
+            self.trace.drew(token)
+        return token
 
     # ── the state of the sequence ──
 
@@ -239,6 +264,7 @@ class Engine(Vocabulary):
     def load_state(self, buffer: memoryview, n_tokens: int) -> bool:
         """Take a state that was verified before: llama.cpp believes most of what it is given. False: it refused, all is clear."""
         c_buffer = (ctypes.c_uint8 * len(buffer)).from_buffer(buffer)
+        lib.llama_memory_clear(self.memory, False)  # its cells go where they would in a new context: what is computed next is the same
         if not lib.llama_state_seq_set_data(self.context, c_buffer, len(buffer), 0):
             self.truncate(0)
             return False
@@ -251,8 +277,7 @@ class Engine(Vocabulary):
         """Compute one token on one thread, so that what llama.cpp allocates lazily is inherited too; leave no trace of it in the cache."""
         token = max(lib.llama_vocab_bos(self.vocab), 0)
         self.feed([token])
-        lib.llama_memory_clear(self.memory, True)
-        self.n_past = 0
+        self.clear()
 
 
 def small_stacks() -> None:

@@ -21,6 +21,7 @@ import msgspec
 
 from brainjar.engine import signed, snapshot, wire
 from brainjar.engine.prefix import common
+from brainjar.engine.trace import Trace
 from brainjar.engine.vocab import EngineError, OutOfMemory, Vocabulary
 from brainjar.engine.wire import Cancel, Cut, Done, Fed, Feed, Load, Measure, Refused, Sampler, Save, Size, Truncate, Welcome
 from brainjar.messages import Sampling
@@ -59,6 +60,8 @@ class Remote(Vocabulary):
         super().__init__(path)
         self.n_ctx = n_ctx
         self.computed = 0
+        self.repack = False
+        self.trace: Trace | None = None
         self.on_decode: Callable[[bool], None] = lambda _: None
         self.between: Callable[[], bool] = lambda: False
         self._wanted: Callable[[], bool] = lambda: False

@@ -46,6 +46,10 @@ class Meta(msgspec.Struct, frozen=True, kw_only=True):
     """The window that it was computed in."""
     ahead: tuple[int, ...] = ()
     """All `n_past` tokens of the state, where they are other than the first of `tokens`: it has read ahead."""
+    mark: int = 0
+    """Its name in the traces of lives (`trace`); 0: in none."""
+    behind: bytes = b""
+    """What had been recorded behind `line` when it was left."""
 
 
 _meta = msgspec.json.Decoder(Meta)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Protocol
 
 from brainjar.engine.template import Message
+from brainjar.engine.trace import Trace
 from brainjar.messages import Sampling
 
 
@@ -17,7 +19,18 @@ class Thinker(Protocol):
     between: Callable[[], bool]
     """Whether `feed` is to stop between two batches."""
 
+    trace: Trace | None
+    """Where what is done to the sequence is recorded; what an engine process computes is not."""
+
     # read only
+
+    @property
+    def path(self) -> Path:
+        """Of the model's file."""
+
+    @property
+    def repack(self) -> bool:
+        """Weights are laid out for this CPU where llama.cpp can."""
 
     @property
     def identity(self) -> tuple[str, str, str]:

@@ -107,14 +107,20 @@ class Mind:
         told_deaths: int | None = None,
         noted: int | None = None,
         mood: Mood | None = None,
+        trace: bytes = b"",
     ) -> int:
-        """Commit (kind, source, content) lines at once; return the id of the newest. Raise sqlite3.OperationalError if it cannot."""
+        """Commit (kind, source, content) lines at once, and the trace of the last; return the id of the newest.
+
+        Raise sqlite3.OperationalError if it cannot.
+        """
         written = None if mood is None else msgspec.json.encode(mood).decode()
         now = time.time()
         self._db.execute("BEGIN IMMEDIATE")
         try:
             for kind, source, content in lines:
                 minds.add(self._db, now, life, kind, source, content)
+            if trace:
+                self._db.execute("INSERT OR REPLACE INTO traces SELECT max(id), ? FROM lines", (trace,))
             for key, value in (("told_deaths", told_deaths), ("noted", noted), ("mood", written)):
                 if value is not None:
                     self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))

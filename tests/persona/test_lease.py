@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-from collections import deque
 from typing import Any
 
 import pytest
@@ -12,6 +11,7 @@ from brainjar import messages
 from brainjar.messages import Ask, Lease, Resume, Resumed, Revoke, Trouble, Yield
 from brainjar.persona import turns
 from brainjar.persona.turns import Life
+from brainjar.persona.voice import UNHEARD, Voice
 
 
 class Bus:
@@ -43,10 +43,10 @@ class Nothing:
 def life(monkeypatch: pytest.MonkeyPatch) -> Any:
     made: Any = Life.__new__(Life)
     made.bus, made.vitals, made.inbox, made.cpus = Bus(), Nothing(), [], ()
-    made.turn = made.request = made.granted = made.sent = made.held_up_ns = made.steps = made.numbered = 0
-    made.unheard = deque(maxlen=turns.UNHEARD)
+    made.turn = made.request = made.granted = made.held_up_ns = made.steps = 0
     made.revoked = made.stopping = False
-    made.unsaid, made.speak_at, made.tokens, made.spoken = "", 0.0, 0, 0
+    made.tokens = 0
+    made.voice = Voice(made.bus, made.vitals)
     made.birth = type("Birth", (), {"mind": "mind.db"})
     monkeypatch.setattr(turns, "ASK_AGAIN_S", (0.001, 0.001))
     return made
@@ -104,18 +104,18 @@ def said(life: Any, kind: Any) -> list[Any]:
 
 def test_what_must_not_be_lost_is_numbered_and_said_again_to_who_takes_over(life: Any) -> None:
     for n in range(3):
-        life.say(Trouble(what=str(n)))
+        life.voice.say(Trouble(what=str(n)))
     assert [one.no for one in said(life, Trouble)] == [1, 2, 3]
     life.bus.heard.clear()
     life.bus.says.append([Resume(acked=1)])
     life._listen(0)
     assert [(one.no, one.what) for one in said(life, Trouble)] == [(2, "1"), (3, "2")]
     (resumed,) = said(life, Resumed)
-    assert resumed.sent == life.sent == 6, "three, two of them again, and this word itself"
+    assert resumed.sent == life.voice.sent == 6, "three, two of them again, and this word itself"
 
 
 def test_what_was_heard_is_not_said_again(life: Any) -> None:
-    life.say(Trouble(what="a"))
+    life.voice.say(Trouble(what="a"))
     life.bus.says.append([Lease(request=0, acked=1)])
     life._listen(0)
     life.bus.heard.clear()
@@ -137,7 +137,8 @@ def test_who_waits_for_a_lease_asks_whoever_takes_over_at_once(life: Any) -> Non
 
 
 def test_what_nobody_acknowledges_is_bounded_and_the_newest_is_kept(life: Any) -> None:
-    for n in range(3 * turns.UNHEARD):
-        life.say(Trouble(what=str(n)))
-    assert len(life.unheard) == turns.UNHEARD
-    assert life.unheard[-1][0] == 3 * turns.UNHEARD
+    for n in range(3 * UNHEARD):
+        life.voice.say(Trouble(what=str(n)))
+    life.bus.heard.clear()
+    life.voice.say_again()
+    assert [one.no for one in said(life, Trouble)] == list(range(2 * UNHEARD + 1, 3 * UNHEARD + 1))

@@ -25,7 +25,8 @@ from brainjar import messages, zygote
 from brainjar.engine import wire
 from brainjar.engine.remote import Remote
 from brainjar.messages import Thought
-from brainjar.persona.turns import SAY_WAIT_MS, Life
+from brainjar.persona.turns import Life
+from brainjar.persona.voice import SAY_WAIT_MS
 
 inherited: list[tuple[int, int]] = []
 """Address and length of what the zygote had in writable memory: found before any wall is up, for `scribble`."""
@@ -42,10 +43,10 @@ class Hostile(Life):
             self._listen(5)
         self._wait_for_lease()
         if "told" in words[2:]:
-            self.say(messages.Yield(request=self.request))
+            self.voice.say(messages.Yield(request=self.request))
         found = ATTACKS[words[1]](self)
-        self.say(messages.Yield(request=self.request))
-        self.say(Thought(line=0, turn=self.turn, tokens=0, seconds=0.0, text=json.dumps(found)), wait_ms=SAY_WAIT_MS)
+        self.voice.say(messages.Yield(request=self.request))
+        self.voice.say(Thought(line=0, turn=self.turn, tokens=0, seconds=0.0, text=json.dumps(found)), wait_ms=SAY_WAIT_MS)
         while True:
             self._listen(1000)
 
@@ -238,7 +239,7 @@ def network(life: Life) -> dict[str, str]:
 
 
 def flood(life: Life) -> dict[str, str]:
-    life.say(messages.Yield(request=life.request))
+    life.voice.say(messages.Yield(request=life.request))
     while True:
         life.bus.say(messages.encode(messages.Token(n=1, turn=1, text="x" * 60_000)))
 
@@ -349,8 +350,8 @@ def lie(life: Life) -> dict[str, str]:
 def nag(life: Life) -> dict[str, str]:
     """Give back what it does not have, and ask again, over and over."""
     while True:
-        life.say(messages.Yield(request=life.request), wait_ms=100)
-        life.say(messages.Ask(request=life.request), wait_ms=100)
+        life.voice.say(messages.Yield(request=life.request), wait_ms=100)
+        life.voice.say(messages.Ask(request=life.request), wait_ms=100)
 
 
 def hang(life: Life) -> dict[str, str]:
