@@ -3,8 +3,9 @@
 Writes are queued and committed together, once per lap of the loop (`commit`), before anything that they say is
 published. A commit that fails (full disk) keeps its rows; the next one tries them again, and `error` says why.
 
-Tables: `births` (one row per process of a persona, closed by exactly one of a death, a failed start, a stop) and
-`journal` (DEATH, RESURRECTION and STATE as they went out, and whether they did).
+Tables: `births` (one row per process of a persona, closed by exactly one of a death, a failed start, a stop), `journal` (DEATH,
+RESURRECTION and STATE as they went out, and whether they did), `runs` (as what the jar ran, each time that it began or was changed) and
+`samples` (how its personas fared, now and then).
 """
 
 from __future__ import annotations
@@ -31,6 +32,10 @@ _TABLES: Final = (
     "CREATE TABLE IF NOT EXISTS journal (epoch INTEGER NOT NULL, seq INTEGER NOT NULL, type TEXT NOT NULL, persona TEXT NOT NULL,"
     " published INTEGER NOT NULL DEFAULT 0, body BLOB NOT NULL, PRIMARY KEY (epoch, seq)) WITHOUT ROWID, STRICT",
     "CREATE INDEX IF NOT EXISTS journal_unpublished ON journal (published) WHERE published = 0",
+    "CREATE TABLE IF NOT EXISTS runs (epoch INTEGER NOT NULL, at REAL NOT NULL, body BLOB NOT NULL) STRICT",
+    "CREATE TABLE IF NOT EXISTS samples (at REAL NOT NULL, persona TEXT NOT NULL, life INTEGER NOT NULL, used INTEGER,"
+    " cap INTEGER NOT NULL, rate REAL NOT NULL, mood TEXT NOT NULL, lasting INTEGER NOT NULL) STRICT",
+    "CREATE INDEX IF NOT EXISTS samples_passing ON samples (at) WHERE NOT lasting",
 )
 _death = msgspec.json.Decoder(Death)
 T = TypeVar("T")
@@ -49,6 +54,35 @@ class BirthRecord(msgspec.Struct, frozen=True, kw_only=True):
     """death, stopped, failed-start; None: it lives, or its end is not on record."""
     death: Death | None
     """None where there was none, or what is written of it cannot be read."""
+
+
+class Sample(msgspec.Struct, frozen=True, kw_only=True):
+    """How a persona fared at a moment."""
+
+    at: float
+    persona: str
+    life: int
+    used_bytes: int | None
+    """What it owned privately; None: not known."""
+    cap_bytes: int
+    tokens_per_s: float
+    """While it thought."""
+    mood: str = ""
+
+
+class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """As what the jar ran from a moment on."""
+
+    version: str
+    python: str
+    host: str
+    config: str
+    """All of it, resolved; JSON."""
+    epoch: int = 0
+    at: float = 0.0
+
+
+_run = msgspec.json.Decoder(RunRecord)
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
@@ -196,6 +230,20 @@ class Ledger:
         """It went out. Committed with whatever comes next: being lost in between makes a replay, never a loss."""
         self._queue.append(("UPDATE journal SET published = 1 WHERE epoch = ? AND seq = ?", (envelope.epoch, envelope.seq)))
 
+    def run(self, at: float, record: RunRecord) -> None:
+        self._queue.append(("INSERT INTO runs (epoch, at, body) VALUES (?, ?, ?)", (self.epoch, at, encode(record))))
+
+    def sample(self, samples: Iterable[Sample], *, lasting: bool) -> None:
+        """They need not survive a power cut. Those that are not `lasting` go when they are thinned."""
+        sql = "INSERT INTO samples (at, persona, life, used, cap, rate, mood, lasting) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+        for one in samples:
+            row = (one.at, one.persona, one.life, one.used_bytes, one.cap_bytes, one.tokens_per_s, one.mood, int(lasting))
+            self._queue.append((sql, row))
+
+    def thin(self, before: float) -> None:
+        """Let the samples of before that moment go, but for the lasting ones."""
+        self._queue.append(("DELETE FROM samples WHERE NOT lasting AND at < ?", (before,)))
+
     def left(self) -> tuple[list[tuple[str, list[Any]]], bool]:
         """What could not be committed yet, for another program of this supervisor, and whether it must last."""
         return [(sql, list(values)) for sql, values in self._queue], self._lasting
@@ -287,6 +335,24 @@ def read_births(path: Path) -> list[BirthRecord]:
     return found
 
 
+def read_samples(path: Path) -> list[Sample]:
+    """All there are, oldest first, as `read_deaths`. [] where an older version wrote the ledger."""
+    if not path.exists():
+        return []
+    rows = _rows_of(path, "samples", "SELECT at, persona, life, used, cap, rate, mood FROM samples ORDER BY at")
+    names = ("at", "persona", "life", "used_bytes", "cap_bytes", "tokens_per_s", "mood")
+    return [Sample(**dict(zip(names, row, strict=True))) for row in rows]
+
+
+def read_runs(path: Path) -> list[RunRecord]:
+    """As `read_samples`."""
+    if not path.exists():
+        return []
+    rows = _rows_of(path, "runs", "SELECT epoch, at, body FROM runs ORDER BY at")
+    found = ((epoch, at, _decoded(_run.decode, body)) for epoch, at, body in rows)
+    return [msgspec.structs.replace(record, epoch=epoch, at=at) for epoch, at, record in found if record is not None]
+
+
 def read_deaths(path: Path, persona: str | None = None) -> list[Death]:
     """All deaths in the ledger at `path`, oldest first, read without disturbing a running jar. [] when there is no ledger yet."""
     if not path.exists():
@@ -300,6 +366,17 @@ def read_deaths(path: Path, persona: str | None = None) -> list[Death]:
 def _read_deaths(path: Path, persona: str | None, mode: str) -> list[Death]:
     sql = "SELECT death FROM births WHERE outcome = 'death' AND (?1 IS NULL OR persona = ?1) ORDER BY ended, birth"
     return _deaths(_rows(path, sql, (persona,), mode))
+
+
+def _rows_of(path: Path, table: str, sql: str) -> list[Any]:
+    there = "SELECT 1 FROM sqlite_master WHERE name = ?"
+    for mode in ("ro", "rw"):
+        try:
+            return _rows(path, sql, (), mode) if _rows(path, there, (table,), mode) else []
+        except sqlite3.OperationalError:
+            if mode == "rw":
+                raise
+    return []
 
 
 def _rows(path: Path, sql: str, values: tuple[Any, ...], mode: str) -> list[Any]:

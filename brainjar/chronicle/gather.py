@@ -7,6 +7,7 @@ import statistics
 from collections import Counter
 from pathlib import Path
 
+import msgspec
 from msgspec import Struct
 
 from brainjar import ledger, minds
@@ -36,6 +37,8 @@ class Persona(Struct, frozen=True, kw_only=True):
     words: dict[int, int] = {}
     """Life -> words of its thoughts."""
     failed_starts: int = 0
+    samples: tuple[ledger.Sample, ...] = ()
+    """Ascending in time."""
 
     @property
     def causes(self) -> Counter[str]:
@@ -45,6 +48,8 @@ class Persona(Struct, frozen=True, kw_only=True):
 class Run(Struct, frozen=True, kw_only=True):
     name: str
     personas: tuple[Persona, ...]
+    ran: tuple[ledger.RunRecord, ...] = ()
+    """As what it ran, ascending in time."""
     until: float
     """When it was looked at, or its last end."""
 
@@ -63,6 +68,7 @@ class Run(Struct, frozen=True, kw_only=True):
         spans = [life.ended - life.ready for life in deaths if life.ended is not None]
         words = [count for one in self.personas for count in one.words.values()]
         causes = Counter(life.cause for life in deaths)
+        rates = [sample.tokens_per_s for one in self.personas for sample in one.samples if sample.tokens_per_s]
         return {
             "time": f"{self.hours:.2f} h",
             "births": str(len(lives)),
@@ -72,26 +78,59 @@ class Run(Struct, frozen=True, kw_only=True):
             "thoughts": str(sum(sum(one.thoughts.values()) for one in self.personas)),
             "words": str(sum(words)),
             "words a life": f"{statistics.mean(words):.0f}" if words else "-",
+            "tokens/s, median": f"{statistics.median(rates):.1f}" if rates else "-",
+            "brainjar": ", ".join(dict.fromkeys(one.version for one in self.ran)) or "-",
+            "host": ", ".join(dict.fromkeys(f"{one.host}, Python {one.python}" for one in self.ran)) or "-",
             "causes": ", ".join(f"{cause} {count}" for cause, count in causes.most_common()) or "-",
         }
+
+
+def differences(one: Run, other: Run) -> list[tuple[str, str, str]]:
+    """(key, here, there) where the configs that both ended with are not the same; keys with dots, values as JSON, "-" for none."""
+    here, there = (_keys(run.ran[-1].config) if run.ran else {} for run in (one, other))
+    keys = [*here, *(key for key in there if key not in here)]
+    return [(key, here.get(key, "-"), there.get(key, "-")) for key in keys if here.get(key) != there.get(key)]
+
+
+def _keys(config: str) -> dict[str, str]:
+    """Of a config as JSON, each value by its key; those of a persona by its name."""
+    found: dict[str, str] = {}
+
+    def walk(at: str, value: object) -> None:
+        if isinstance(value, dict):
+            for key, one in value.items():
+                walk(f"{at}.{key}" if at else str(key), one)
+        elif isinstance(value, list) and value and all(isinstance(one, dict) and "name" in one for one in value):
+            for one in value:
+                walk(f"{at}.{one['name']}", {key: what for key, what in one.items() if key != "name"})
+        else:
+            found[at] = msgspec.json.encode(value).decode()
+
+    try:
+        walk("", msgspec.json.decode(config))
+    except msgspec.DecodeError:
+        return {}
+    return found
 
 
 def gather(state_dir: Path, now: float) -> Run:
     """Raise `BrainjarError` for what cannot be read."""
     path = state_dir / "ledger.db"
     try:
-        births = ledger.read_births(path)
+        births, samples, ran = ledger.read_births(path), ledger.read_samples(path), ledger.read_runs(path)
     except sqlite3.Error as error:
         raise BrainjarError(f"{path}: the ledger cannot be read ({error})") from None
     names = list(dict.fromkeys(one.persona for one in births))
     names += sorted({file.parent.name for file in state_dir.glob("minds/*/mind.db")} - set(names))
-    personas = tuple(_persona(name, [one for one in births if one.persona == name], state_dir) for name in names)
+    personas = tuple(_persona(name, births, samples, state_dir) for name in names)
     open_ = any(life.ended is None for one in personas for life in one.lives)
     last = max((life.ended or 0.0 for one in personas for life in one.lives), default=now)
-    return Run(name=state_dir.name, personas=personas, until=now if open_ else last)
+    return Run(name=state_dir.name, personas=personas, ran=tuple(ran), until=now if open_ else last)
 
 
-def _persona(name: str, births: list[ledger.BirthRecord], state_dir: Path) -> Persona:
+def _persona(name: str, all_births: list[ledger.BirthRecord], all_samples: list[ledger.Sample], state_dir: Path) -> Persona:
+    births = [one for one in all_births if one.persona == name]
+    samples = tuple(one for one in all_samples if one.persona == name)
     lives = []
     for one in births:
         if one.ready is None:
@@ -115,4 +154,4 @@ def _persona(name: str, births: list[ledger.BirthRecord], state_dir: Path) -> Pe
         thoughts[line.life] += 1
         words[line.life] += len(line.content.split())
     failed = sum(one.outcome == "failed-start" for one in births)
-    return Persona(name=name, lives=tuple(lives), thoughts=dict(thoughts), words=dict(words), failed_starts=failed)
+    return Persona(name=name, lives=tuple(lives), thoughts=dict(thoughts), words=dict(words), failed_starts=failed, samples=samples)

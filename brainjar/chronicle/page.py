@@ -5,17 +5,22 @@ Bars are of one hue, what ends a life has a mark of its own and stands in a titl
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections.abc import Iterable, Sequence
 from html import escape
+from itertools import pairwise
 from typing import Final
 
-from brainjar.chronicle.gather import Persona, Run
+from brainjar.chronicle import curves
+from brainjar.chronicle.gather import Persona, Run, differences
 from brainjar.units import format_size
 
 WIDTH, LABEL, ROW, FOOT = 960, 120, 34, 26
 BARS: Final = 60
 """Lives that a row of bars has room for: the newest."""
+LONGEST: Final = 160
+"""Characters of a value in a table."""
 MOST_LIVES: Final = 4000
 """Of one persona in the timeline: the newest; what is older is said."""
 STYLE: Final = """
@@ -29,7 +34,8 @@ h1 { font-size: 1.4rem } h2 { font-size: 1.1rem; margin-top: 2rem }
 figcaption { color: var(--dim) } figure { margin: 0 }
 svg { width: 100%; height: auto; font: 12px system-ui, sans-serif }
 text { fill: var(--ink) } .dim { fill: var(--dim) }
-.bar { fill: var(--bar) } .line { stroke: var(--line) }
+.bar { fill: var(--bar) } .mood { fill: var(--line) } .curve { fill: none; stroke: var(--bar); stroke-width: 1.5 }
+.line { stroke: var(--line) }
 .end { stroke: var(--end); stroke-width: 1.5 } .cap { stroke: var(--end); stroke-dasharray: 3 3 }
 table { border-collapse: collapse; width: 100% }
 th, td { text-align: left; padding: .25rem .6rem; border-bottom: 1px solid var(--line); vertical-align: top }
@@ -48,6 +54,8 @@ def html(run: Run, other: Run | None = None) -> str:
         f"<h1>{escape(title)}</h1>",
         _facts(runs),
     ]
+    if other is not None:
+        parts += _differences(run, other)
     for one in runs:
         parts += _run(one, titled=other is not None)
     return "\n".join([*parts, "</body></html>", ""])
@@ -60,12 +68,43 @@ def _facts(runs: Sequence[Run]) -> str:
     return f"<table><tr><th></th>{head}</tr>{rows}</table>"
 
 
+def _differences(run: Run, other: Run) -> list[str]:
+    """In what their configs differ."""
+    if not run.ran or not other.ran:
+        return []
+    found = differences(run, other)
+    head = f"<tr><th></th><th>{escape(run.name)}</th><th>{escape(other.name)}</th></tr>"
+    rows = "".join(
+        f"<tr><th>{escape(key)}</th><td>{escape(_short(here))}</td><td>{escape(_short(there))}</td></tr>" for key, here, there in found
+    )
+    return ["<h2>In what their configs differ</h2>", f"<table>{head}{rows}</table>" if found else "<p>In nothing.</p>"]
+
+
+def _short(value: str) -> str:
+    return value if len(value) <= LONGEST else f"{value[:LONGEST]}…"
+
+
+def _sampled(run: Run) -> str:
+    gaps = [b.at - a.at for one in run.personas for a, b in pairwise(one.samples)]
+    return f"Sampled every {statistics.median(gaps):.0f} s." if gaps else ""
+
+
 def _run(run: Run, *, titled: bool) -> list[str]:
     of = f" of {escape(run.name)}" if titled else ""
     parts = [
         f"<h2>Lives and deaths{of}</h2>",
         _figure(_timeline(run), "A bar is a life, from ready to its end; a stroke at its end is a death. Point at one for its cause."),
     ]
+    axis = curves.Axis(run)
+    drawn = (
+        ("Private memory, against the cap", curves.memory, "Dashed: the cap; a stroke is a death."),
+        ("Tokens a second", curves.rate, "While it thought."),
+        ("Mood", curves.mood, "A measure of its words and its life, not a claim (docs/experiments.md)."),
+    )
+    for title, curve, words in drawn:
+        rows = [curve(one, axis) for one in run.personas]
+        if any(rows):
+            parts += [f"<h2>{title}{of}</h2>", _figure("".join(rows), f"{words} {_sampled(run)}")]
     for title, picture, words in (
         ("Private memory at its highest, against the cap", _memory, "One bar for each life that has ended in death; dashed: the cap."),
         ("Words of each life", _words, "Of its finished thoughts."),

@@ -14,7 +14,7 @@ import msgspec
 
 from brainjar.engine import trace
 from brainjar.engine.llama import Engine, EngineError
-from brainjar.engine.trace import Began, Broken, Cleared, Cut, Drew, Forgot, Left, Opened, Read, Sampler, Step, Took
+from brainjar.engine.trace import After, Began, Broken, Cleared, Cut, Drew, Forgot, Left, Opened, Read, Sampler, Step, Took
 
 UNKNOWN = "what it took over of the life before is not on record"
 
@@ -69,14 +69,14 @@ def beginning(rows: Sequence[Row], line: int) -> int:
         start = starts.pop()
         there = [step for row in rows[start:until] for step in _steps(row.body)]
         left = {step.mark for step in _deep(there) if isinstance(step, Left)}
-        if all(step.mark in left or step.line >= rows[start].line for step in there if isinstance(step, Took)):
+        if all(step.mark in left or _root(step) >= rows[start].line for step in there if isinstance(step, Took)):
             return start
     return 0
 
 
 def _steps(body: bytes) -> list[Step]:
     try:
-        return trace.steps(body)
+        return trace.steps(body) or [Broken()]
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return [Broken()]
 
@@ -108,6 +108,11 @@ def _deep(steps: Sequence[Step]) -> Iterator[Step]:
             yield from _deep(_steps(step.behind))
 
 
+def _root(took: Took) -> int:
+    """The line that what was left goes back to; 0: to none that is known."""
+    return next((step.line for step in _deep(_steps(took.behind)) if isinstance(step, After)), 0)
+
+
 class _Again:
     def __init__(self, rows: Sequence[Row], opened: Callable[[Began], Engine]) -> None:
         self._rows, self._opened = rows, opened
@@ -122,11 +127,12 @@ class _Again:
         self._difference: Difference | None = None
 
     def run(self) -> Iterator[Outcome | Gap]:
-        why = "its life did not begin on record"
+        why = "what it goes on from is not on record"
         for row in self._rows:
             self._tokens, self._difference = 0, None
             try:
-                self._do(_steps(row.body), why)
+                steps = _steps(row.body)
+                self._do(steps, UNKNOWN if isinstance(steps[0], Began) else why)
             except (_Lost, EngineError) as lost:
                 self._engine, why = None, str(lost)
                 yield Gap(row.line, row.life, why)
@@ -143,7 +149,7 @@ class _Again:
                 continue
             if isinstance(step, Broken):
                 raise _Lost("its trace breaks off, or is damaged")
-            if self._engine is None:
+            if self._engine is None or (isinstance(step, After) and step.line != self._line):
                 raise _Lost(why)
             self._step(self._engine, step)
 
@@ -182,7 +188,7 @@ class _Again:
         """Have what a life is about to take over: the life before it may have died before the record could say that it left it."""
         if took.mark in self._left:
             return
-        if not took.mark or self._engine is None or took.line < self._line:
+        if not took.mark or self._engine is None:
             raise _Lost(UNKNOWN)
         self._do(_steps(took.behind))
         self._tokens, self._difference = 0, None  # of a thought that nobody finished

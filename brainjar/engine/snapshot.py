@@ -49,7 +49,7 @@ class Meta(msgspec.Struct, frozen=True, kw_only=True):
     mark: int = 0
     """Its name in the traces of lives (`trace`); 0: in none."""
     behind: bytes = b""
-    """What had been recorded behind `line` when it was left."""
+    """What had been recorded of this life since its last thought."""
 
 
 _meta = msgspec.json.Decoder(Meta)

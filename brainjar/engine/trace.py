@@ -41,6 +41,12 @@ class Began(_Step, tag="began"):
     threads: int
 
 
+class After(_Step, tag="after"):
+    """What was recorded up to the thought of this line goes before."""
+
+    line: int
+
+
 class Sampler(_Step, tag="sampler"):
     """From here on tokens are drawn so."""
 
@@ -89,10 +95,9 @@ class Left(_Step, tag="left"):
 
 
 class Took(_Step, tag="took"):
-    """What was left under this mark is the sequence. `line` of the mind stood in it; what had been recorded since is `behind` that."""
+    """What was left under this mark is the sequence. `behind`: what had been recorded then since the last thought that was finished."""
 
     mark: int
-    line: int
     behind: bytes
 
 
@@ -100,7 +105,7 @@ class Broken(_Step, tag="broken"):
     """Nothing more is on record of this life."""
 
 
-Step = Began | Sampler | Read | Drew | Forgot | Cleared | Cut | Opened | Left | Took | Broken
+Step = Began | After | Sampler | Read | Drew | Forgot | Cleared | Cut | Opened | Left | Took | Broken
 
 _decoder: msgspec.msgpack.Decoder[list[Step]] = msgspec.msgpack.Decoder(list[Step])
 
@@ -121,7 +126,7 @@ class Trace:
     # ── told by the engine ──
 
     def read(self, chunk: Sequence[int]) -> None:
-        last = self._steps[-1] if self._steps else None
+        last = self._steps[-1]
         if isinstance(last, Drew) and len(chunk) == 1 and last.last == chunk[0]:
             last.tokens.append(chunk[0])
             last.last = None
@@ -129,7 +134,7 @@ class Trace:
             self._add(Read(list(chunk)), len(chunk))
 
     def drew(self, token: int) -> None:
-        last = self._steps[-1] if self._steps else None
+        last = self._steps[-1]
         if isinstance(last, Drew) and last.last is None:
             last.last = token
             self._weigh(1)
@@ -156,17 +161,17 @@ class Trace:
     def left(self, mark: int) -> None:
         self._add(Left(mark))
 
-    def took(self, mark: int, line: int, behind: bytes) -> None:
-        self._add(Took(mark, line, behind))
+    def took(self, mark: int, behind: bytes) -> None:
+        self._add(Took(mark, behind))
 
     def body(self) -> bytes:
         """What there is to commit."""
         return msgspec.msgpack.encode(self._steps)
 
-    def committed(self) -> None:
-        """It stands in the mind."""
-        self._steps = []
-        self._weight = 0
+    def committed(self, line: int) -> None:
+        """It stands in the mind, beside this line."""
+        if not self._broken:
+            self._steps, self._weight = [After(line)], 0
 
     def behind(self) -> bytes | None:
         """What a snapshot hands on; None where that is too much."""

@@ -136,7 +136,7 @@ class Context:
     def committed(self) -> None:
         """`trace` stands in the mind."""
         if self._engine.trace is not None:
-            self._engine.trace.committed()
+            self._engine.trace.committed(self.line)
 
     def _take(self, mind: Mind) -> int:
         if self._birth.afresh:
@@ -174,7 +174,7 @@ class Context:
 
     def _took(self, meta: Meta) -> None:
         if self._engine.trace is not None:
-            self._engine.trace.took(meta.mark, meta.line, meta.behind)
+            self._engine.trace.took(meta.mark, meta.behind)
 
     def _could_have_window(self, meta: Meta) -> bool:
         """Whether there may be a window for what `meta` describes."""

@@ -41,6 +41,7 @@ from brainjar.supervisor.poller import Poller
 from brainjar.supervisor.premises import Premises
 from brainjar.supervisor.reload import Reload
 from brainjar.supervisor.reports import Reports
+from brainjar.supervisor.samples import Samples
 from brainjar.supervisor.senses import Senses
 from brainjar.supervisor.signals import Signals
 from brainjar.supervisor.terminal import Terminal
@@ -107,6 +108,8 @@ class Supervisor:
         self.keeper.births.come = self._attendance.come
         self._started = clock() if state is None else state.started
         self._reports = Reports(self.keeper, self.verdicts, self.bulletin, ledger, self._started)
+        self._samples = Samples(self.keeper, ledger)
+        self._samples.run()
         self._options = options or []
         announce = partial(self._announce_jar, "PRESSURE")
         self._reload = Reload(self.keeper, self._poller, self._options, self._adopt, announce)
@@ -284,6 +287,7 @@ class Supervisor:
             for process in self.keeper.roster.processes():
                 process.watch_by(before.watchdog, config.watchdog)
         self.keeper.adopt(config, changes)
+        self._samples.run()
 
     def _over(self) -> bool:
         """Whether all is ended. Past the last worker: say so, then end zygotes and view."""
@@ -531,6 +535,7 @@ class Supervisor:
         self.senses.tend(now)
         self.watch.beat(now)
         self.verdicts.beat(now)
+        self._samples.beat(now)
         self.keeper.end_overdue()
         self.keeper.renew()
         for loader in self._loaders():
