@@ -264,7 +264,6 @@ class Engine(Vocabulary):
     def load_state(self, buffer: memoryview, n_tokens: int) -> bool:
         """Take a state that was verified before: llama.cpp believes most of what it is given. False: it refused, all is clear."""
         c_buffer = (ctypes.c_uint8 * len(buffer)).from_buffer(buffer)
-        lib.llama_memory_clear(self.memory, False)  # its cells go where they would in a new context: what is computed next is the same
         if not lib.llama_state_seq_set_data(self.context, c_buffer, len(buffer), 0):
             self.truncate(0)
             return False

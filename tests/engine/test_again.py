@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -11,12 +12,12 @@ import pytest
 from brainjar import models
 from brainjar.engine import again, llama, trace
 from brainjar.engine.again import Difference, Gap, Outcome, Row
-from brainjar.engine.trace import After, Began, Broken, Drew, Left, Read, Sampler, Step, Took, Trace
+from brainjar.engine.trace import After, Began, Broken, Cut, Drew, Left, Read, Sampler, Step, Took, Trace
 from brainjar.messages import Sampling
 from brainjar.persona.conversation import Conversation
 from tests.ggufs import write_tiny
 
-N_CTX = 256
+N_CTX = 512
 RESERVE = 32
 WARM = Sampling(temperature=0.9, repeat_penalty=1.1)
 SMOL = models.lookup("smollm2-135m")
@@ -42,6 +43,8 @@ class Lives:
         self.rows: list[Row] = []
         self.life = self.line = self.mark = 0
         self.left: tuple[int, bytes, bytes, int] | None = None
+        self.old: Any = None
+        """What the second life has left, in the fixture."""
 
     def begin(self) -> None:
         self.life += 1
@@ -129,11 +132,13 @@ def test_a_long_life_comes_out_the_same_over_slides_and_interruptions(path: Path
 
     lives.engine.set_interrupt(wanted, every_s=0.0)
     slid, before = 0, 0
-    for _ in range(16):
+    for _ in range(20):
         lives.think()
         lives.commit()
         slid, before = slid + (lives.engine.n_past < before), lives.engine.n_past
     assert slid and interrupted > 5, f"slid {slid} times, interrupted {interrupted}"
+    cut = any(isinstance(step, Cut) for row in lives.rows for step in trace.steps(row.body))
+    assert cut == lives.engine.can_cut()
     assert not differences(lives)
 
 
@@ -198,6 +203,7 @@ def lives(tmp_path: Path) -> Lives:
             made.think()
             made.commit()
             made.leave()
+    made.old = made.left, made.meta
     made.left = None
     made.begin()
     made.think()
@@ -261,7 +267,13 @@ def test_a_trace_that_cannot_be_read_is_a_gap(lives: Lives, body: bytes) -> None
 
 
 def test_a_life_begins_with_all_that_is_needed_for_a_thought_of_it(lives: Lives) -> None:
+    old = lives.old
     assert [again.beginning(lives.rows, line) for line in range(1, 6)] == [0, 0, 0, 0, 4]
+    lives.left, lives.meta = old
+    lives.begin()
+    lives.think()
+    lives.commit()
+    assert again.beginning(lives.rows, 6) == 0, "behind what a life before the fresh one has left"
 
 
 def test_what_is_not_committed_is_bounded_and_then_said_to_be_broken(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -285,6 +297,6 @@ def test_a_token_that_is_drawn_and_read_is_one_step_with_its_neighbours() -> Non
         one.drew(token)
         one.read([token])
     one.drew(2)
-    one.read([3, 4])
+    one.read([3])
     one.took(5, b"x")
-    assert trace.steps(one.body()) == [After(1), Drew([7, 8], 2), Read([3, 4]), Took(5, b"x")]
+    assert trace.steps(one.body()) == [After(1), Drew([7, 8], 2), Read([3]), Took(5, b"x")]
