@@ -82,12 +82,11 @@ def _steps(body: bytes) -> list[Step]:
 
 
 def _fresh(steps: list[Step]) -> bool:
-    for step in steps:
-        if isinstance(step, Took | Drew):
-            return False
-        if isinstance(step, Began):
-            return _took(steps) is None
-    return False
+    """Whether all that follows from them follows from nothing else on record."""
+    if not isinstance(steps[0], Began):
+        return False
+    took = _took(steps)
+    return took is None or (took.mark != 0 and _fresh(_steps(took.behind)))
 
 
 def _took(steps: Sequence[Step]) -> Took | None:
@@ -188,9 +187,10 @@ class _Again:
         """Have what a life is about to take over: the life before it may have died before the record could say that it left it."""
         if took.mark in self._left:
             return
-        if not took.mark or self._engine is None:
+        if not took.mark:
             raise _Lost(UNKNOWN)
         self._do(_steps(took.behind))
+        assert self._engine is not None  # or that would have been lost
         self._tokens, self._difference = 0, None  # of a thought that nobody finished
         self._leave(self._engine, took.mark)
 

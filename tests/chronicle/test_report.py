@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import re
+import sqlite3
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 
-from brainjar.chronicle.gather import gather
+from brainjar.chronicle.gather import differences, gather
 from brainjar.chronicle.page import html
 from brainjar.cli.main import main
-from brainjar.ledger import Ledger
+from brainjar.ledger import Ledger, RunRecord, Sample, read_samples
 from brainjar.messages import Death
 from brainjar.persona.mind import Mind
 
@@ -63,7 +65,7 @@ def test_lives_are_told_from_ready_to_their_end_with_what_was_thought(state: Pat
 
 
 class Page(HTMLParser):
-    VOID = ("meta", "rect", "line")
+    VOID = ("meta", "rect", "line", "polyline")
 
     def __init__(self) -> None:
         super().__init__()
@@ -135,3 +137,76 @@ def test_a_ledger_that_is_none_is_said_in_a_line(tmp_path: Path, capsys: pytest.
     assert main(["report", "--state-dir", str(tmp_path), "--output", str(tmp_path / "r.html")]) == 1
     assert "the ledger cannot be read" in capsys.readouterr().err
     assert not (tmp_path / "r.html").exists()
+
+
+def sampled(state: Path, *, config: str = "{}", cap: int = 100 * MIB) -> None:
+    ledger = Ledger(state / "ledger.db")
+    ledger.run(1000.0, RunRecord(version="0.1.0", python="3.12.1", host="x86_64, Linux 6.1", config=config))
+    for n in range(40):
+        life = 1 if n < 6 else 2
+        if 1061 < (at := 1002.0 + 10 * n) < 1100:
+            continue  # nobody lived
+        mood = "calm" if n < 20 else "<glad>"
+        one = Sample(at=at, persona="subject", life=life, used_bytes=n * MIB, cap_bytes=cap, tokens_per_s=n / 2, mood=mood)
+        ledger.sample([one], lasting=n % 30 == 0)
+    ledger.close()
+
+
+def test_curves_are_drawn_in_time_and_broken_where_nobody_lived(state: Path) -> None:
+    sampled(state)
+    run = gather(state, 1400.0)
+    subject = next(one for one in run.personas if one.name == "subject")
+    assert len(subject.samples) == 36 and run.facts()["tokens/s, median"] == "11.0" and run.facts()["brainjar"] == "0.1.0"
+    text = html(run)
+    parts = [text.split(f"<h2>{title}</h2>")[1].split("<h2>")[0] for title in TITLES]
+    memory, rate = (re.findall(r'<polyline class="curve" points="([^"]+)"', part) for part in parts)
+    assert len(memory) == len(rate) == 2, "one for each life"
+    points = [tuple(map(float, pair.split(","))) for pair in " ".join(memory).split()]
+    assert [x for x, _ in points] == sorted(x for x, _ in points) and len(points) == 36
+    span = run.until - run.begin
+    (x1, y1), (x2, y2) = points[0], points[-1]
+    assert x1 == pytest.approx(120 + 1 / span * 830, abs=0.1) and x2 == pytest.approx(120 + 391 / span * 830, abs=0.1)
+    assert (y1 - y2) == pytest.approx(39 / 100 * 90, abs=0.2), "39 MiB of a cap of 100"
+    page = Page()
+    page.feed(text)
+    assert page.open == [] and "<glad>" not in text and "calm" in page.said and "<glad>" in page.said
+    assert "died in life 1: cap-rlimit" in page.said
+
+
+TITLES = ("Private memory, against the cap", "Tokens a second")
+
+
+def test_what_two_configs_differ_in_is_told_by_key(state: Path, tmp_path: Path) -> None:
+    config = {"watchdog": {"interval": 5.0}, "personas": [{"name": "god", "memory": 1}, {"name": "subject", "memory": 2}]}
+    sampled(state, config=json.dumps(config))
+    other = tmp_path / "other"
+    other.mkdir()
+    config["personas"][1]["memory"] = 3  # type: ignore[index]
+    config["personas"].append({"name": "<i>eve</i>", "memory": 9})  # type: ignore[attr-defined]
+    sampled(other, config=json.dumps(config))
+    runs = gather(state, 1400.0), gather(other, 1400.0)
+    assert differences(*runs) == [("personas.subject.memory", "2", "3"), ("personas.<i>eve</i>.memory", "-", "9")]
+    page = Page()
+    text = html(*runs)
+    page.feed(text)
+    assert page.open == [] and "personas.<i>eve</i>.memory" in page.said and "<i>eve</i>" not in text
+    assert "In nothing." in html(runs[0], runs[0])
+
+
+def test_a_ledger_of_before_has_no_curves_and_is_told_all_the_same(state: Path) -> None:
+    db = sqlite3.connect(state / "ledger.db")
+    db.executescript("DROP TABLE samples; DROP TABLE runs")
+    db.close()
+    run = gather(state, 1400.0)
+    assert run.ran == () and not any(one.samples for one in run.personas)
+    assert "polyline" not in html(run) and 'class="bar"' in html(run)
+
+
+def test_samples_are_dense_for_a_while_and_then_few(state: Path) -> None:
+    sampled(state)
+    ledger = Ledger(state / "ledger.db")
+    ledger.thin(1302.0)
+    assert ledger.commit()
+    ledger.close()
+    left = [sample.at for sample in read_samples(state / "ledger.db")]
+    assert left == [1002.0, *(1302.0 + 10 * n for n in range(10))]

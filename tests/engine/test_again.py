@@ -166,6 +166,22 @@ def test_lives_that_took_over_come_out_the_same_wherever_the_one_before_them_end
     assert [one.line for one in only if isinstance(one, Outcome) and one.difference is None] == [1, 2, 3, 4, 5]
 
 
+def test_lives_without_a_finished_thought_are_lived_again_for_the_first_that_had_one(path: Path) -> None:
+    lives = Lives(path)
+    for leave_at in (4, 0, 7):
+        lives.begin()
+        lives.think(leave_at=leave_at)
+    lives.begin()
+    lives.think()
+    lives.commit()
+    lives.left = None
+    lives.begin()
+    lives.think()
+    lives.commit()
+    assert not differences(lives)
+    assert [again.beginning(lives.rows, line) for line in (1, 2)] == [0, 1]
+
+
 def test_what_an_earlier_life_left_may_be_taken_over_once_more(path: Path) -> None:
     """A snapshot on disk is older than the newest thought where a machine lost its power."""
     lives = Lives(path)
