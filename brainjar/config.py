@@ -19,10 +19,11 @@ from typing import Any, Final, Literal
 import msgspec
 from msgspec import Struct
 
-from brainjar import models, order, paths, templates
+from brainjar import models, order, paths, readers, templates
 from brainjar.errors import UsageError
 from brainjar.isolation import affinity
 from brainjar.messages import Placement, Retention, Sampling, Texts
+from brainjar.readers import Reader
 from brainjar.repack import Layout
 from brainjar.schema import MAX_PERSONAS, RawConfig, RawFront, RawModel, RawPersona, RawSampling
 from brainjar.tables import Source, nearest, parse, plain, read_text
@@ -230,6 +231,8 @@ class Config(Struct, frozen=True, kw_only=True):
     snapshots: Snapshots = Snapshots()
     record: Retention = Retention()
     """How much of each mind is kept."""
+    readers: tuple[Reader, ...] = ()
+    """Of other packages, asked about each thought."""
     personas: tuple[Persona, ...]
     notes: tuple[str, ...]
     """One sentence for each thing that the user should hear at start: a key that is not used, a number that was lowered."""
@@ -370,6 +373,7 @@ class _Resolver:
             restart=self.restart(),
             watchdog=self.watchdog(),
             record=Retention(seconds=raw.record.keep, bytes=raw.record.size, traces=raw.record.traces),
+            readers=readers.chosen(tuple(dict.fromkeys(raw.senses.readers)), self.source.at("senses.readers")),
             snapshots=Snapshots(disk=raw.snapshots.disk, write_budget=raw.snapshots.write_budget),
             personas=tuple(self.persona(one, names, after[one.name], i % concurrent) for i, one in enumerate(raw.persona)),
             engines=self.engines(engines_only=engines_only),

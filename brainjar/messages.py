@@ -425,6 +425,11 @@ class Token(msgspec.Struct, frozen=True, kw_only=True, tag="token"):
     text: str
 
 
+ReaderName = Annotated[str, msgspec.Meta(max_length=64)]
+_Value = bool | int | float | Annotated[str, msgspec.Meta(max_length=200)]
+Readings = Annotated[dict[ReaderName, _Value], msgspec.Meta(max_length=16)]
+
+
 class Thought(msgspec.Struct, frozen=True, kw_only=True, tag="thought"):
     """A finished thought, already committed to the mind as line `line`."""
 
@@ -437,6 +442,8 @@ class Thought(msgspec.Struct, frozen=True, kw_only=True, tag="thought"):
     """How it fares since, in a word (`persona.mood`)."""
     loop: Literal["", "within", "again"] = ""
     """It went round in circles and was ended; or it was thought before, word for word."""
+    readings: Annotated[dict[ReaderName, Readings], msgspec.Meta(max_length=16)] = {}
+    """What readers of other packages read out of it (`brainjar.readers`)."""
     no: Count = 0
     """As of `Ready`."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Final, Literal
@@ -12,6 +12,7 @@ from typing import Final, Literal
 import msgspec
 
 from brainjar.errors import BrainjarError
+from brainjar.readers import Value
 
 SCHEMA: Final = 3
 PAGE_LINES: Final = 500
@@ -33,10 +34,16 @@ _MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         "CREATE VIRTUAL TABLE found USING fts5 (folded, content='', detail=none, tokenize='trigram case_sensitive 1')",
         "INSERT INTO found (rowid, folded) SELECT id, casefold(content) FROM lines",
     ),
-    ("CREATE TABLE traces (line INTEGER PRIMARY KEY, body BLOB NOT NULL)",),
+    (
+        "CREATE TABLE traces (line INTEGER PRIMARY KEY, body BLOB NOT NULL)",
+        "CREATE TABLE readings (line INTEGER PRIMARY KEY, body TEXT NOT NULL)",
+    ),
 )
 """From each schema to the next: lines; an index of what stands in them, by three characters each, their case folded as Python does; how
-thoughts were computed (`engine.trace`)."""
+thoughts were computed (`engine.trace`), and what was read out of them (`readers`)."""
+
+
+_decoder: msgspec.json.Decoder[dict[str, dict[str, Value]]] = msgspec.json.Decoder(dict[str, dict[str, Value]])
 
 
 class Newer(BrainjarError):
@@ -50,6 +57,8 @@ class Line(msgspec.Struct, frozen=True):
     kind: Kind
     source: str
     content: str
+    readings: dict[str, dict[str, Value]] = {}
+    """Of a thought, by reader."""
 
 
 class Range(msgspec.Struct, frozen=True, kw_only=True):
@@ -96,18 +105,30 @@ def migrate(db: sqlite3.Connection, path: Path) -> None:
         raise
 
 
-def add(db: sqlite3.Connection, at: float, life: int, kind: Kind, source: str, content: str, id: int | None = None) -> None:
+def add(
+    db: sqlite3.Connection,
+    at: float,
+    life: int,
+    kind: Kind,
+    source: str,
+    content: str,
+    id: int | None = None,
+    readings: Mapping[str, Mapping[str, Value]] | None = None,
+) -> None:
     """One line, and what finds it, in the transaction that is open. `id`: one past the newest where there is none."""
     sql = "INSERT INTO lines (id, at, life, kind, source, content) VALUES (?, ?, ?, ?, ?, ?)"
     row = db.execute(sql, (id, at, life, kind, source, content)).lastrowid
     db.execute("INSERT INTO found (rowid, folded) VALUES (?, ?)", (row, content.casefold()))
+    if readings:
+        db.execute("INSERT INTO readings VALUES (?, ?)", (row, msgspec.json.encode(readings).decode()))
 
 
 def remove(db: sqlite3.Connection, id: int, content: str) -> None:
     """A line of this content, and what finds it, in the transaction that is open."""
     db.execute("INSERT INTO found (found, rowid, folded) VALUES ('delete', ?, ?)", (id, content.casefold()))
     db.execute("DELETE FROM lines WHERE id = ?", (id,))
-    db.execute("DELETE FROM traces WHERE line = ?", (id,))
+    for table in ("traces", "readings"):
+        db.execute(f"DELETE FROM {table} WHERE line = ?", (id,))
 
 
 def read_lines(path: Path, wanted: Range = Range()) -> Iterator[Line]:  # noqa: B008 - frozen
@@ -122,11 +143,11 @@ def read_lines(path: Path, wanted: Range = Range()) -> Iterator[Line]:  # noqa: 
         with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=5.0)) as db:
             if schema_of(db, path) == 0:
                 return
-            sql, values = _query(wanted, indexed=schema_of(db, path) >= 2)
+            sql, values = _query(wanted, schema_of(db, path))
             # by pages: who takes the lines may be a pager, and an open query would keep the mind's journal from shrinking
             while rows := db.execute(sql, (after, *values)).fetchall():
-                for row in rows:
-                    line = Line(*row)
+                for id, at, life, kind, source, content, read in rows:
+                    line = Line(id, at, life, kind, source, content, _readings(read))
                     if folded in line.content.casefold():
                         yield line
                 after = rows[-1][0]
@@ -166,7 +187,7 @@ class Writer:
             self._db.execute("INSERT INTO meta VALUES ('told_deaths', ?)", (told_deaths,))
 
     def add(self, line: Line) -> None:
-        add(self._db, line.at, line.life, line.kind, line.source, line.content, line.id)
+        add(self._db, line.at, line.life, line.kind, line.source, line.content, line.id, line.readings)
 
     def finish(self) -> None:
         self._db.execute("COMMIT")
@@ -176,7 +197,14 @@ class Writer:
         self._db.close()
 
 
-def _query(wanted: Range, *, indexed: bool) -> tuple[str, list[object]]:
+def _readings(body: str | None) -> dict[str, dict[str, Value]]:
+    try:
+        return _decoder.decode(body) if body else {}
+    except msgspec.DecodeError:
+        return {}
+
+
+def _query(wanted: Range, schema: int) -> tuple[str, list[object]]:
     """Its first value, which comes before these, is the id after which to begin."""
     where: list[str] = ["id > ?"]
     values: list[object] = []
@@ -188,8 +216,10 @@ def _query(wanted: Range, *, indexed: bool) -> tuple[str, list[object]]:
         where.append(f"kind IN ({', '.join('?' * len(wanted.kinds))})")
         values += wanted.kinds
     folded = wanted.search.casefold()
-    if indexed and len(folded) >= INDEXED:
+    if schema >= 2 and len(folded) >= INDEXED:
         where.append("id IN (SELECT rowid FROM found WHERE found MATCH ?)")
         parts = dict.fromkeys(folded[n : n + INDEXED].replace('"', '""') for n in range(len(folded) - INDEXED + 1))
         values.append(" AND ".join(f'"{part}"' for part in list(parts)[:PARTS]))
-    return f"SELECT id, at, life, kind, source, content FROM lines WHERE {' AND '.join(where)} ORDER BY id LIMIT {PAGE_LINES}", values
+    read = "(SELECT body FROM readings WHERE line = id)" if schema >= 3 else "NULL"
+    what = f"id, at, life, kind, source, content, {read}"
+    return f"SELECT {what} FROM lines WHERE {' AND '.join(where)} ORDER BY id LIMIT {PAGE_LINES}", values

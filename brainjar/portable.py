@@ -13,6 +13,7 @@ import msgspec
 
 from brainjar.errors import UsageError
 from brainjar.minds import Kind, Line
+from brainjar.readers import Value
 from brainjar.schema import Name
 from brainjar.tables import plain
 
@@ -27,7 +28,7 @@ class Head(msgspec.Struct, frozen=True, kw_only=True, tag_field="record", tag="m
     """How many of its deaths it has been told of."""
 
 
-class Entry(msgspec.Struct, frozen=True, kw_only=True, tag_field="record", tag="line"):
+class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="record", tag="line"):
     id: Annotated[int, msgspec.Meta(ge=1, le=2**62)]
     at: float
     persona: Name
@@ -35,10 +36,11 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, tag_field="record", tag="
     kind: Kind
     source: str = msgspec.field(name="from")
     content: str
+    readings: dict[str, dict[str, Value]] = {}
 
     @property
     def line(self) -> Line:
-        return Line(self.id, self.at, self.life, self.kind, self.source, self.content)
+        return Line(self.id, self.at, self.life, self.kind, self.source, self.content, self.readings)
 
 
 _encode = msgspec.json.Encoder().encode
@@ -50,7 +52,8 @@ def head(persona: str, told_deaths: int) -> bytes:
 
 
 def entry(persona: str, line: Line) -> bytes:
-    one = Entry(id=line.id, at=line.at, persona=persona, life=line.life, kind=line.kind, source=line.source, content=line.content)
+    facts = {name: getattr(line, name) for name in line.__struct_fields__}
+    one = Entry(persona=persona, **facts)
     return _encode(one) + b"\n"
 
 

@@ -213,6 +213,14 @@ class RawRecord(Struct, frozen=True, kw_only=True):
     traces: Annotated[bool, Key("true or false")] = True
 
 
+class RawSenses(Struct, frozen=True, kw_only=True):
+    readers: Annotated[
+        tuple[Annotated[str, Meta(min_length=1, max_length=64)], ...],
+        Meta(max_length=16),
+        Key('a list of names of readers that installed packages bring, such as ["sentiment"]'),
+    ] = ()
+
+
 class RawConfig(Struct, frozen=True, kw_only=True):
     jar: RawJar = RawJar()
     model: RawModel = RawModel()
@@ -221,6 +229,7 @@ class RawConfig(Struct, frozen=True, kw_only=True):
     watchdog: RawWatchdog = RawWatchdog()
     snapshots: RawSnapshots = RawSnapshots()
     record: RawRecord = RawRecord()
+    senses: RawSenses = RawSenses()
     sampling: RawSampling = RawSampling()
     persona: tuple[RawPersona, ...] = ()
 

@@ -25,7 +25,7 @@ import traceback
 from pathlib import Path
 from typing import Final, NoReturn, TypeVar
 
-from brainjar import messages, vitals
+from brainjar import messages, readers, vitals
 from brainjar.engine import llama, pages
 from brainjar.engine.remote import CapKv, Remote
 from brainjar.engine.snapshot import Snapshots
@@ -34,6 +34,7 @@ from brainjar.isolation import affinity, bonds, priority, rlimits, sandbox, sibl
 from brainjar.messages import Connect, Hello, Loaded, LoadFailed, Refresh, Release, Waiting
 from brainjar.persona.turns import Life, Stopped
 from brainjar.persona.voice import SAY_WAIT_MS
+from brainjar.readers import Read
 
 GATE_BYTES: Final = 256 * 1024
 BIRTH_FDS: Final = 4
@@ -56,6 +57,7 @@ def main() -> NoReturn:
     sock = socket.socket(fileno=fd)
     llama.silence()
     llama.small_stacks()
+    asked = _readers(sock, apart)
     engine, context_bytes = _load(sock, model, n_ctx, vocabulary=messages.VOCABULARY in apart, repack=messages.PLAIN not in apart)
     gc.collect()
     gc.freeze()  # or the first collection of each worker would copy every page that holds an object
@@ -65,7 +67,15 @@ def main() -> NoReturn:
         if not message:
             os._exit(0)
         for gate in fds:
-            _fork(sock, gate, engine, context_bytes, supervisor, left_network)
+            _fork(sock, gate, engine, context_bytes, supervisor, left_network, asked)
+
+
+def _readers(sock: socket.socket, words: list[str]) -> dict[str, Read]:
+    try:
+        return readers.load(words)
+    except readers.ImportFailed as error:
+        sock.send(messages.encode(LoadFailed(why=str(error))))
+        os._exit(messages.EXIT_REFUSED)
 
 
 def _load(sock: socket.socket, model: Path, n_ctx: int, *, vocabulary: bool, repack: bool) -> tuple[llama.Engine | Remote, int]:
@@ -106,7 +116,15 @@ def _loaded(sock: socket.socket, started: float, engine: Held, context_bytes: in
     return engine, context_bytes
 
 
-def _fork(sock: socket.socket, gate: int, engine: llama.Engine | Remote, context_bytes: int, supervisor: int, left_network: bool) -> None:
+def _fork(
+    sock: socket.socket,
+    gate: int,
+    engine: llama.Engine | Remote,
+    context_bytes: int,
+    supervisor: int,
+    left_network: bool,
+    asked: dict[str, Read],
+) -> None:
     try:
         forked = siblings.fork()
     except OSError as error:  # a limit on processes, or no memory: another birth may find room, and the model stays
@@ -116,13 +134,20 @@ def _fork(sock: socket.socket, gate: int, engine: llama.Engine | Remote, context
     if forked:
         try:
             sock.close()
-            _worker(socket.socket(fileno=gate), engine, context_bytes, supervisor, left_network)
+            _worker(socket.socket(fileno=gate), engine, context_bytes, supervisor, left_network, asked)
         finally:
             os._exit(1)
     os.close(gate)
 
 
-def _worker(gate: socket.socket, engine: llama.Engine | Remote, context_bytes: int, supervisor: int, left_network: bool) -> NoReturn:
+def _worker(
+    gate: socket.socket,
+    engine: llama.Engine | Remote,
+    context_bytes: int,
+    supervisor: int,
+    left_network: bool,
+    asked: dict[str, Read],
+) -> NoReturn:
     """The first lines of a worker's life, in the order that `research/traps.md` found to hold."""
     born_ns = time.monotonic_ns()
     os.setsid()
@@ -170,7 +195,7 @@ def _worker(gate: socket.socket, engine: llama.Engine | Remote, context_bytes: i
             engine.open_context(birth.n_ctx)
         gc.enable()
         faulthandler.enable()  # where a worker hangs or breaks in native code, its stack is the last that its stderr says
-        life = Life(engine, birth, record, Snapshots((snapshot_a, snapshot_b)), (limit, baseline), walls, (born_ns, walled_ns))
+        life = Life(engine, birth, record, Snapshots((snapshot_a, snapshot_b)), (limit, baseline), walls, (born_ns, walled_ns), asked)
         signal.signal(signal.SIGTERM, lambda *_: setattr(life, "stopping", True))
         life.equip()
         if birth.waits:

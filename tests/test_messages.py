@@ -190,10 +190,15 @@ def _any(kind: type, data: st.DataObject) -> Any:
             why=st.text(max_size=400),
         ),
     }
-    values = {}
+    values: dict[str, Any] = {}
     for name, hint in get_type_hints(kind).items():
         if name == "mood":
             values[name] = data.draw(st.text(max_size=16))
+            continue
+        if name == "readings":
+            value = st.booleans() | COUNT | st.floats(-1e9, 1e9) | st.text(max_size=200)
+            read = st.dictionaries(st.text(max_size=64), value, max_size=16)
+            values[name] = data.draw(st.dictionaries(st.text(max_size=64), read, max_size=3))
             continue
         values[name] = data.draw(made[hint] if hint in made else st.sampled_from(get_args(hint)))
     return kind(**values)

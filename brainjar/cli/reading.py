@@ -68,6 +68,8 @@ def as_json(persona: str, line: Line) -> str:
     from brainjar.messages import encode
 
     facts = {"at": line.at, "persona": persona, "life": line.life, "kind": line.kind, "from": line.source, "content": line.content}
+    if line.readings:
+        facts["readings"] = line.readings
     return encode(facts).decode()
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import sqlite3
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -22,6 +22,7 @@ from brainjar.minds import Kind as Kind
 from brainjar.minds import Line as Line
 from brainjar.minds import Newer, migrate, schema_of
 from brainjar.persona.mood import Mood
+from brainjar.readers import Value
 
 PRUNED: Final = 200
 """Most lines that are let go at once: between two thoughts, it takes milliseconds."""
@@ -109,7 +110,7 @@ class Mind:
         mood: Mood | None = None,
         trace: bytes = b"",
     ) -> int:
-        """Commit (kind, source, content) lines at once, and the trace of the last; return the id of the newest.
+        """Commit (kind, source, content) lines at once, with the trace of the last; return the id of the newest.
 
         Raise sqlite3.OperationalError if it cannot.
         """
@@ -130,6 +131,10 @@ class Mind:
                 self._db.execute("ROLLBACK")
             raise
         return self.newest()
+
+    def read(self, line: int, readings: Mapping[str, Mapping[str, Value]]) -> None:
+        """Keep what was read out of a line. Raise as `add` does."""
+        self._db.execute("INSERT OR REPLACE INTO readings VALUES (?, ?)", (line, msgspec.json.encode(readings).decode()))
 
     def prune(self, retention: Retention, least: int) -> int:
         """Let go of the oldest lines that are too old or too much, a bounded number; of the newest `least` none. Return how many.

@@ -17,13 +17,13 @@ import math
 import os
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar
 
 import msgspec
 
-from brainjar import messages
+from brainjar import messages, readers
 from brainjar.bus import WorkerEnd
 from brainjar.engine.snapshot import Snapshots
 from brainjar.engine.thinker import Thinker
@@ -58,7 +58,9 @@ from brainjar.persona.inbox import Inbox
 from brainjar.persona.mind import Kind, Line, Mind
 from brainjar.persona.mood import Mood
 from brainjar.persona.opening import Unread
+from brainjar.persona.readings import Readings
 from brainjar.persona.voice import SAY_WAIT_MS, Voice, short
+from brainjar.readers import Read, Value
 from brainjar.vitals import Writer
 
 BEAT_MS: Final = 1000
@@ -96,8 +98,9 @@ class Life:
         limits: tuple[int, int],
         walls: tuple[Guard, ...] = (),
         stamps: tuple[int, int] = (0, 0),
+        asked: Mapping[str, Read] | None = None,
     ) -> None:
-        """`stamps`: `Ready.born_ns` and `Ready.walled_ns`."""
+        """`stamps`: `Ready.born_ns` and `Ready.walled_ns`; `asked`: about each thought, by name."""
         self.engine = engine
         self.birth = birth
         self.vitals = vitals
@@ -105,6 +108,7 @@ class Life:
         self.limits = limits
         self.walls = walls
         self.stamps = stamps
+        self.asked = asked or {}
         self.cpus = birth.cpus
         self.stopping = False
         self.request = 0
@@ -142,6 +146,7 @@ class Life:
         self.bus = WorkerEnd(self.birth.voice, self.birth.feed)
         self.voice = Voice(self.bus, self.vitals)
         self.engine.set_threads(self.birth.threads)
+        self.readings = Readings(self.asked, self.voice.trouble)
         self.context = Context(self.engine, self.birth, self.snapshots, self.voice)
         self.engine.set_interrupt(self._interrupted)
         self.engine.on_decode = self._decoding
@@ -331,9 +336,11 @@ class Life:
         self.voice.say(Yield(request=self.request), wait_ms=SAY_WAIT_MS)  # all that is left needs no core: nobody waits for this one's disk
         if text.strip():
             self.mood = self._fares(text)
-            self.context.line = self._commit([("thought", self.birth.name, text.strip())], mood=self.mood, trace=self.context.trace())
+            lines: list[tuple[Kind, str, str]] = [("thought", self.birth.name, text.strip())]
+            self.context.line = self._commit(lines, mood=self.mood, trace=self.context.trace())
             self.context.committed()
-            facts: dict[str, Any] = {"mood": self.mood.word, "loop": self._loop(text, circles=circles)}
+            readings = self._read(text.strip())
+            facts: dict[str, Any] = {"mood": self.mood.word, "loop": self._loop(text, circles=circles), "readings": readings}
             thought = Thought(line=self.context.line, turn=self.turn, tokens=len(tokens), seconds=seconds, text=short(text), **facts)
             self.voice.say(thought, wait_ms=SAY_WAIT_MS)
         self.vitals.clear_words()
@@ -348,6 +355,15 @@ class Life:
         since = time.monotonic() - self.born_at if self.birth.deaths else None
         fullness = None if self.used is None else self.used / self.birth.memory_cap
         return mood.after(self.mood, text, since_death_s=since, fullness=fullness)
+
+    def _read(self, text: str) -> dict[str, dict[str, Value]]:
+        """What others read out of the thought that was just committed; kept beside it."""
+        birth = self.birth
+        facts: dict[str, Any] = {"persona": birth.name, "role": birth.role, "life": birth.life, "deaths": birth.deaths}
+        found = self.readings.of(readers.Thought(text=text, mood=self.mood.word, **facts))
+        if found:
+            self._patiently(lambda: self.mind.read(self.context.line, found))
+        return found
 
     def _loop(self, text: str, *, circles: bool) -> Literal["", "within", "again"]:
         """Whether it goes round in circles; then its next turn begins with being told so."""
@@ -492,13 +508,15 @@ class Life:
     def _commit_inbox(self) -> None:
         if self.inbox:
             lines, noted = self.inbox.empty(), self.inbox.newest
-            self.context.line = self._commit(lines, noted)
+            self.context.line = self._commit(lines, noted=noted)
             self.voice.say(Noted(no=noted))
             self.unread += [self._quote(*line) for line in lines]
 
-    def _commit(self, lines: list[tuple[Kind, str, str]], noted: int | None = None, mood: Mood | None = None, trace: bytes = b"") -> int:
+    def _commit(self, lines: list[tuple[Kind, str, str]], **more: Any) -> int:
+        """`more`: of `Mind.add`."""
+
         def add() -> int:
-            return self.mind.add(self.birth.life, lines, noted=noted, mood=mood, trace=trace)
+            return self.mind.add(self.birth.life, lines, **more)
 
         try:
             return self._patiently(add)

@@ -91,6 +91,7 @@ class Births:
         return (
             *([USER_NAMESPACE] if self._housing.spaces.user_namespace else []),
             *([] if connected else [NO_NETWORK]),
+            *(reader.word for reader in self._config.readers),
             *([VOCABULARY] if model.mode != "fork" else [] if self._config.repacks(model) else [PLAIN]),
         )
 

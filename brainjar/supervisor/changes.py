@@ -62,6 +62,8 @@ def compare(old: Config, new: Config) -> Changes:
         keys = _differing(before[name], after[name])
         if old.repacks(before[name].model) != new.repacks(after[name].model):
             keys.append("inference.repack")
+        if old.readers != new.readers:
+            keys.append("senses.readers")
         if set(keys) - SUPERVISED - TOLD:
             reborn[name] = tuple(keys)
         elif keys:
