@@ -17,7 +17,8 @@ from brainjar.supervisor.housing import Housing
 from brainjar.supervisor.keeper import Keeper
 from brainjar.supervisor.lifecycle import STOPPING, Event, Phase
 from brainjar.supervisor.poller import Poller
-from brainjar.supervisor.worker import Process, Source, Worker
+from brainjar.supervisor.process import Process, Source
+from brainjar.supervisor.worker import Worker
 
 VOICES_PER_LAP: Final = 64
 LISTEN_AGAIN_S: Final = 0.05

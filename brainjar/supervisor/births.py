@@ -21,8 +21,9 @@ from brainjar.supervisor.handover import Handover, ProcessState
 from brainjar.supervisor.housing import Housing
 from brainjar.supervisor.poller import Poller
 from brainjar.supervisor.premises import LOGS, MIND, Premises
+from brainjar.supervisor.process import Process, Source
 from brainjar.supervisor.standby import Standbys
-from brainjar.supervisor.worker import Process, Source, Worker
+from brainjar.supervisor.worker import Worker
 from brainjar.supervisor.zygotes import Standing, Zygote, Zygotes
 
 START_S: Final = 120.0

@@ -37,9 +37,10 @@ from brainjar.supervisor.leases import BY_HAND, Leases
 from brainjar.supervisor.lifecycle import SHOWN, Event, Phase, step
 from brainjar.supervisor.poller import Poller
 from brainjar.supervisor.premises import Premises
+from brainjar.supervisor.process import Process
 from brainjar.supervisor.roster import Roster, remembered
 from brainjar.supervisor.sight import Sight
-from brainjar.supervisor.worker import Process, Worker
+from brainjar.supervisor.worker import Worker
 from brainjar.watchdog import pressure
 
 STOP_S: Final = 5.0

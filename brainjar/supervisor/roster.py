@@ -12,7 +12,8 @@ from brainjar.supervisor.gate import Gate
 from brainjar.supervisor.handover import WorkerState
 from brainjar.supervisor.housing import Housing
 from brainjar.supervisor.lifecycle import Phase
-from brainjar.supervisor.worker import Process, Worker
+from brainjar.supervisor.process import Process
+from brainjar.supervisor.worker import Worker
 
 
 class Roster:

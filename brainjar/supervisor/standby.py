@@ -16,7 +16,8 @@ import msgspec
 from brainjar.messages import Refresh, Trouble, Waiting, decode_voice, encode
 from brainjar.supervisor import reaper, restart
 from brainjar.supervisor.lifecycle import Phase
-from brainjar.supervisor.worker import Process, Source, Worker
+from brainjar.supervisor.process import Process, Source
+from brainjar.supervisor.worker import Worker
 
 SETTLED_S: Final = 0.2
 """After READY, before the next life is forked: the first token of this one comes first."""

@@ -20,8 +20,9 @@ from brainjar.supervisor.engines import PAUSED
 from brainjar.supervisor.keeper import Keeper
 from brainjar.supervisor.leases import BY_HAND
 from brainjar.supervisor.lifecycle import Phase
+from brainjar.supervisor.process import Process
 from brainjar.supervisor.senses import Senses
-from brainjar.supervisor.worker import Process, Worker
+from brainjar.supervisor.worker import Worker
 from brainjar.units import format_size
 from brainjar.watchdog import sampling, stall
 from brainjar.watchdog.policy import Candidate, Key, Level, Policy, Verdict, marks

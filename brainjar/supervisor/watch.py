@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol
 
 from brainjar.config import Watchdog
+from brainjar.supervisor.process import Process
 from brainjar.supervisor.senses import Senses
-from brainjar.supervisor.worker import Process, Worker
+from brainjar.supervisor.worker import Worker
 from brainjar.units import format_size
 from brainjar.watchdog import memory
 from brainjar.watchdog.reading import Seen

@@ -17,7 +17,7 @@ from brainjar.engine.bindings import lib
 from brainjar.engine.snapshot import Meta, Snapshots
 from brainjar.messages import Sampling
 from brainjar.persona.conversation import Conversation
-from brainjar.supervisor.worker import _room
+from brainjar.supervisor.rooms import make
 from tests.ggufs import ARCHITECTURES, SWA, write_tiny
 
 N_CTX = 512
@@ -353,7 +353,7 @@ class snapshots:
 
     def __init__(self, engine: llama.Engine) -> None:
         size = engine.state_size() * 2 + (1 << 20)
-        self._fds = (_room("test-a", size), _room("test-b", size))
+        self._fds = (make("test-a", size), make("test-b", size))
 
     def __enter__(self) -> Snapshots:
         return Snapshots(self._fds)

@@ -13,8 +13,8 @@ import pytest
 from brainjar.messages import Refresh, Waiting, decode_gate, encode
 from brainjar.supervisor import reaper
 from brainjar.supervisor.lifecycle import Phase
+from brainjar.supervisor.process import Source
 from brainjar.supervisor.standby import SETTLED_S, VOICES_PER_LAP, Standbys
-from brainjar.supervisor.worker import Source
 
 START_S = 10.0
 

@@ -12,7 +12,7 @@ import zmq
 from brainjar.bus import WorkerEnd
 from brainjar.config import Watchdog
 from brainjar.messages import Trouble
-from brainjar.supervisor.worker import VOICE_BURST, VOICE_BYTES_PER_S, Process
+from brainjar.supervisor.process import VOICE_BURST, VOICE_BYTES_PER_S, Process
 
 
 @pytest.fixture
