@@ -14,10 +14,13 @@ Ends in pass or fail for every claim, and exits with 1 where one fails. --json p
 from __future__ import annotations
 
 import argparse
+import fcntl
+import os
 import shutil
 import signal
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,6 +32,10 @@ if TYPE_CHECKING:
 KINDS = ("memory", "inference", "restart", "soak")
 STALL = "5s"
 """watchdog.stall of a drill that lets workers hang: the shipped 120 s would be waited for each time."""
+
+PREFIX = "brainjar-drill-"
+NEW_S = 60.0
+"""A directory that was made so lately may be about to be held."""
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -70,7 +77,9 @@ def run(args: argparse.Namespace) -> int:
     config = configs.load(path, args.overrides, model=args.model)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # its jar goes with it, as at Ctrl-C
     report = Report(args.kind)
-    place = Path(tempfile.mkdtemp(prefix="brainjar-drill-"))
+    _clear(Path(tempfile.gettempdir()))
+    place = Path(tempfile.mkdtemp(prefix=PREFIX))
+    held = _held(place)
     options = ["--config", str(path), *(f"--set={one}" for one in (*args.overrides, *_overrides(args.kind, config)))]
     options += ["--model", args.model] if args.model is not None else []
     try:
@@ -88,9 +97,36 @@ def run(args: argparse.Namespace) -> int:
         if args.keep is not None:
             shutil.copytree(place, args.keep, dirs_exist_ok=True, ignore=lambda _, names: [one for one in names if one == "run"])
         shutil.rmtree(place, ignore_errors=True)
+        if held is not None:
+            os.close(held)
     outcome = report.outcome
     print(msgspec.json.encode(outcome).decode() if args.json else report.text())
     return 0 if outcome.passed else 1
+
+
+def _held(place: Path) -> int | None:
+    """Hold it, for as long as the descriptor is open, as of a drill that lives. None: another does, or it is gone."""
+    try:
+        fd = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(fd)
+        return None
+    return fd
+
+
+def _clear(directory: Path) -> None:
+    """Remove what drills of this user have left that were killed."""
+    for left in directory.glob(f"{PREFIX}*"):
+        if (held := _held(left)) is None:
+            continue
+        status = os.fstat(held)
+        if status.st_uid == os.geteuid() and time.time() - status.st_mtime > NEW_S:
+            shutil.rmtree(left, ignore_errors=True)
+        os.close(held)
 
 
 def _overrides(kind: str, config: Config) -> list[str]:
