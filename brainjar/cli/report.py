@@ -1,7 +1,8 @@
 """brainjar report [--output FILE.html] [--against DIR]
 
-What has happened in a jar, as one HTML page that needs nothing else: a timeline of lives and deaths, memory against the cap, words of each
-life, causes. --against: the state directory of another run, told beside it. The jar need not run, and is not disturbed where it does.
+What has happened in a jar, as one HTML page that needs nothing else: a timeline of lives and deaths, memory against the cap, tokens a
+second and mood over time, words of each life, causes. --against: the state directory of another run, told
+beside it, and in what their configs differ. The jar need not run, and is not disturbed where it does.
 What the minds have said is not in it.
 """
 
