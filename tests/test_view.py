@@ -17,20 +17,23 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
 from brainjar.client.model import JarModel
+from brainjar.messages import Death, Layer
 from brainjar.persona.mood import WORDS
 from brainjar.view import plain
 from brainjar.view.cells import fit, trim, wrap
+from brainjar.view.detail import spark
 from brainjar.view.faces import FRAMES, face
 from brainjar.view.glyphs import ASCII, UNICODE, for_encoding
 from brainjar.view.keys import parse
 from brainjar.view.screen import screen
-from brainjar.view.ui import Ui, press
+from brainjar.view.ui import LEAVE, Do, Listed, Ui, press
 from brainjar.view.words import clean, countdown, share, size, span
 from tests.fakejar import PID, FakeJar, death, event, last_death, persona, snap, status
 
@@ -72,7 +75,7 @@ def test_everything_that_matters_is_on_80x24() -> None:
     assert len(lines) == 24 and all(cell_len(line) <= 80 for line in lines)
     for fact in ("test", f"pid {PID}", "up 1m10", "rss 24.0M", "lease: subject"):
         assert fact in lines[0]
-    subject, observer, god = lines[2:5]
+    subject, observer, god = lines[3:6]
     for fact in ("subject", "● thinking", "41231", " 4 ", " 3 ", "94/256M", "██", "31.2", "cap-rlimit 12m"):
         assert fact in subject, subject
     assert "○ ready" in observer
@@ -141,16 +144,23 @@ def test_a_thought_of_10_kb_leaves_room_for_the_rest() -> None:
 
 
 @settings(deadline=None, max_examples=150)
-@given(st.integers(1, 230), st.integers(1, 70), st.text(max_size=300), st.integers(0, 9), st.sampled_from(["", "h", "q"]))
+@given(st.integers(1, 230), st.integers(1, 70), st.text(max_size=300), st.integers(0, 9), st.sampled_from(["", "h", "q", "d", "/"]))
 @example(80, 24, NASTY, 3, "")
 @example(1, 1, NASTY, 3, "h")
 @example(7, 70, NASTY, 3, "q")
+@example(80, 24, NASTY, 3, "d")
+@example(3, 20, NASTY, 3, "d")
+@example(80, 24, NASTY, 3, "/")
 def test_no_size_and_no_thought_breaks_the_frame(width: int, height: int, thought: str, personas: int, mode: str) -> None:
     model = JarModel.of(snap(status(*(persona(f"p{i}", thought=thought, reason=thought) for i in range(personas)))))
     for i in range(personas):
         model.fold(event("THOUGHT", f"p{i}", thought, life=1, metadata={"turn": 1, "mood": "calm" if i % 2 else thought}))
         model.fold(event("DEATH", f"p{i}", thought, life=1))
-    ui = Ui(attached=False, help=mode == "h", asking=mode == "q", chosen="p1" if personas % 2 else None)
+    asking = Do("kill", thought) if mode == "q" else None
+    chosen = "p1" if personas % 2 else None
+    ui = Ui(attached=False, help=mode == "h", asking=asking, chosen=chosen, detail=mode == "d", typing=mode == "/", filter=thought)
+    if mode != "/":
+        ui = msgspec.structs.replace(ui, filter="")
     shown = screen(model, ui, width, height, NOW, 0.0, UNICODE)
     assert len(shown.lines) == height
     for line in shown.text().split("\n"):
@@ -197,6 +207,7 @@ def test_keys_are_read_as_what_they_are() -> None:
     assert parse(b"\x1b[A\x1b[B\x1bOA\t\x1b[Z\x1b") == ["up", "down", "up", "tab", "backtab", "esc"]
     assert parse(b"\x1b[15~\x1b[1;5C\xc3\xa4q\x03") == ["q", "ctrl-c"]
     assert parse(b"\x1b[") == []
+    assert parse(b"/a\x7f\r\n") == ["/", "a", "backspace", "enter", "enter"]
 
 
 @given(st.binary(max_size=40))
@@ -204,30 +215,130 @@ def test_no_bytes_break_the_keyboard(raw: bytes) -> None:
     assert all(isinstance(key, str) for key in parse(raw))
 
 
+A, B = Listed("a", "subject"), Listed("b", "god", paused=True)
+
+
 def test_leaving_an_attached_view_takes_one_key_and_stops_nothing() -> None:
     for key in ("q", "Q", "esc", "ctrl-c"):
-        assert press(Ui(attached=True), key, ["a"])[1] == "leave"
+        assert press(Ui(attached=True), key, [A])[1] == LEAVE
 
 
 def test_nothing_stops_a_foreground_jar_without_a_yes() -> None:
-    for key in "qQabcdefghijklmnopstuvwxyz?0 \t":
-        ui, action = press(Ui(attached=False), key, ["a"])
-        assert action == "none" and ui.asking == (key in "qQ")
-    asked = Ui(attached=False, asking=True)
-    assert "y stop" in text(matrix(), ui=asked)
-    for key in ("n", "q", "esc", "tab", "x"):
-        ui, action = press(asked, key, ["a"])
-        assert action == "none" and not ui.asking
-    assert press(asked, "y", ["a"])[1] == "stop"
+    for key in ("q", "Q", *"abcdefghijklmnopstuvwxyz?0 ", "tab", "esc", "enter"):
+        ui, action = press(Ui(attached=False), key, [A])
+        assert action is None and (ui.asking == Do("stop")) == (key in "qQ")
+    asked = Ui(attached=False, asking=Do("stop"))
+    assert "stop the jar test?" in text(matrix(), ui=asked)
+    for key in ("n", "q", "esc", "tab", "x", "enter"):
+        ui, action = press(asked, key, [A])
+        assert action is None and ui.asking is None
+    assert press(asked, "y", [A])[1] == Do("stop")
+
+
+@pytest.mark.parametrize(("key", "cmd"), [("K", "kill"), ("r", "restart"), ("t", "stop")])
+def test_what_ends_a_persona_is_asked_first_and_only_of_the_chosen_one(key: str, cmd: Any) -> None:
+    ui, action = press(Ui(attached=True), key, [A, B])
+    assert action is None and ui.asking is None and "choose a persona first" in text(matrix(), ui=ui)
+    ui, action = press(Ui(attached=True, chosen="b"), key, [A, B])
+    assert action is None and ui.asking == Do(cmd, "b") and f"{cmd} b?" in text(matrix(), ui=ui)
+    assert press(ui, "n", [A, B])[1] is None
+    assert press(ui, "y", [A, B]) == (Ui(attached=True, chosen="b"), Do(cmd, "b"))
+
+
+def test_p_pauses_and_resumes_at_once() -> None:
+    assert press(Ui(attached=True, chosen="a"), "p", [A, B])[1] == Do("pause", "a")
+    assert press(Ui(attached=True, chosen="b"), "p", [A, B])[1] == Do("resume", "b")
+    assert press(Ui(attached=True, chosen="gone"), "p", [A, B])[1] is None
+
+
+def typed(ui: Ui, *keys: str) -> Ui:
+    for key in keys:
+        ui, action = press(ui, key, [A, B])
+        assert action is None
+    return ui
 
 
 def test_the_selection_goes_down_the_list_and_around() -> None:
-    names = ["a", "b"]
     ui, seen = Ui(attached=True), []
     for key in ("j", "down", "j", "k", "up", "k", "tab", "tab", "tab", "backtab", "a"):
-        ui, _ = press(ui, key, names)
+        ui = typed(ui, key)
         seen.append(ui.chosen)
     assert seen == ["a", "b", "b", "a", None, None, "a", "b", None, "b", None]
+
+
+def test_a_filter_is_typed_kept_and_taken_back() -> None:
+    ui = typed(Ui(attached=True), "/", "G", "x", "backspace", "o", "q", "backspace")
+    assert ui.typing and ui.filter == "Go"
+    ui = typed(ui, "enter")
+    assert not ui.typing and typed(ui, "j").chosen == "b", "by its role"
+    assert typed(ui, "esc").filter == "" and typed(ui, "/", "esc") == Ui(attached=True)
+    shown = text(matrix(), ui=Ui(attached=True, filter="OB"))
+    assert "observer" in shown and "god  " not in shown.split("thoughts")[0] and "[/ OB]" in shown
+    assert 'none of 3 is called "zzz"' in text(matrix(), ui=Ui(attached=True, filter="zzz"))
+
+
+def test_esc_goes_one_step_back_at_a_time() -> None:
+    ui = typed(Ui(attached=True), "/", "g", "o", "enter", "j", "enter", "?")
+    assert (ui.filter, ui.chosen, ui.detail, ui.help) == ("go", "b", True, True)
+    steps = []
+    for _ in range(4):
+        ui = typed(ui, "esc")
+        steps.append((ui.help, ui.detail, ui.filter, ui.chosen))
+    assert steps == [(False, True, "go", "b"), (False, False, "go", "b"), (False, False, "", "b"), (False, False, "", None)]
+    assert press(ui, "esc", [A, B])[1] == LEAVE
+    assert press(Ui(attached=False), "esc", [A, B])[1] is None
+
+
+def test_the_page_of_a_persona_tells_its_cap_by_layer_its_last_minutes_and_its_deaths() -> None:
+    model = matrix()
+    layer = Layer(name="rlimit", limit_bytes=256 << 20, used_bytes=94 << 20, effective=True, counts="its heap")
+    model.personas["subject"].layers = (layer, msgspec.structs.replace(layer, name="cgroup", effective=False, why="no memory controller"))
+    for n in range(100):
+        beat = {"private_bytes": n * 2 << 20, "tokens_per_s": 1.0 + n % 2, "cpu": 0.97, "beat_age_s": 0.4, "paused": []}
+        model.fold(event("HEARTBEAT", "subject", at=NOW - 100 + n, life=4, metadata=beat))
+    for life, at in ((1, NOW - 600), (2, NOW - 300), (3, NOW - 60)):
+        record = Death(persona="subject", life=life, birth=life, at=at, cause="cap-rlimit", age_s=250.0, last_words="I was about to")
+        model.remember(event("DEATH", "subject", at=at, life=life, metadata=msgspec.to_builtins(record)))
+    ui = typed(Ui(attached=True), "enter")
+    assert ui.chosen == "a" and ui.detail
+    shown = text(model, ui=Ui(attached=True, chosen="subject", detail=True))
+    for fact in (
+        "subject, subject",
+        "cpu 97%",
+        "beat 0.4s",
+        "sees nobody",
+        "198.0M of 256.0M",
+        "2.0 at the most",
+        "its heap",
+        "not in force",
+    ):
+        assert fact in shown, shown
+    for fact in ("not in force", "no memory controller", "life 3, 4m10: cap-rlimit", "in 10m00", "I was about to", "thoughts of subject"):
+        assert fact in shown, shown
+    assert re.search("▁▂.*▅▆", shown) and len(re.findall("†─", shown)) == 3
+    assert "▁" not in text(model, ui=Ui(attached=True, chosen="subject", detail=True), glyphs=ASCII)
+
+
+def test_sparks_show_the_newest_and_the_highest() -> None:
+    assert spark([], 1.0, 10, UNICODE) == "" and spark([1.0], 1.0, 0, UNICODE) == ""
+    assert spark([0, 4, 8], 8.0, 10, UNICODE) == " ▄█"
+    assert spark([0, 8, 0, 0, 0, 4], 8.0, 3, UNICODE) == "█ ▄", "no peak is lost"
+    assert spark([0.0, 0.0], 0.0, 5, ASCII) == "  "
+
+
+def test_the_host_is_told_in_one_line_and_a_passed_mark_in_words() -> None:
+    model = matrix()
+    assert "nothing is sensed yet" in text(model)
+    senses = [
+        ["host-memory", "host", 41.3, "calm"],
+        ["host-memory", "/jar", 70.2, "warn"],
+        ["heat", "cpu", 61.4, ""],
+        ["pressure", "m", "x", ""],
+    ]
+    model.fold(event("HEARTBEAT", at=NOW, metadata={"senses": senses, "danger": "memory in use 91 %"}))
+    host = text(model).splitlines()[1]
+    assert "mem 70%" in host and "heat 61C" in host and "memory in use 91 %" in host and "psi" not in host
+    assert "mem 70%" not in text(model, 80, 12), "a small screen has no room for it"
 
 
 # ── in a real terminal ──

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, Final, get_args
+from typing import Any, Final, NamedTuple, get_args
 
 import msgspec
 
-from brainjar.messages import JAR, Death, Envelope, PersonaStatus, Snapshot, State
+from brainjar.messages import JAR, Death, Envelope, Layer, PersonaStatus, Snapshot, State, Status
 
 THOUGHTS: Final = 64
 """Finished thoughts kept, of all personas."""
@@ -20,6 +21,10 @@ THOUGHT_CHARS: Final = 16 * 1024
 """Of one thought; past it the older quarter is forgotten, at once, so that what is left does not shift with every word."""
 TOLD: Final = 200
 """Events kept for people to read."""
+HISTORY: Final = 300
+"""Heartbeats whose memory and rate are kept of each persona: five minutes."""
+DEATHS: Final = 40
+"""Deaths kept of each."""
 UNKNOWN: Final = -1
 _STATES: Final = get_args(State)
 _WORTH_TELLING: Final = ("paused", "stopping", "stopped", "backoff", "failed")
@@ -36,6 +41,15 @@ class Thought:
     done: bool = False
     cut: str = ""
     """What cut it short: a cause of death, or a stop."""
+
+
+class Sense(NamedTuple):
+    """A reading of the watchdog's: percent, or degrees Celsius for `heat`."""
+
+    sense: str
+    where: str
+    value: float
+    level: str
 
 
 @dataclass(slots=True)
@@ -60,6 +74,20 @@ class Persona:
     reason: str = ""
     waiting_s: float | None = None
     mood: str = ""
+    cpu: float | None = None
+    """Cores that it used in the last second."""
+    beat_age_s: float | None = None
+    sees: tuple[str, ...] = ()
+    paused: tuple[str, ...] = ()
+    """Why it may not think."""
+    layers: tuple[Layer, ...] = ()
+    """Of its cap, as the newest snapshot has them."""
+    memory: deque[int] = field(default_factory=lambda: deque(maxlen=HISTORY))
+    """Private memory at each of the newest heartbeats; bytes."""
+    rates: deque[float] = field(default_factory=lambda: deque(maxlen=HISTORY))
+    """Tokens a second, likewise."""
+    died: deque[Death] = field(default_factory=lambda: deque(maxlen=DEATHS))
+    """Its deaths that were heard of, oldest first."""
     thought: Thought | None = None
     """The one it is in."""
 
@@ -84,6 +112,10 @@ class JarModel:
     started_at: float
     lease: tuple[str, ...]
     ledger_error: str | None
+    danger: str
+    """The mark of the watchdog that is passed; "": none."""
+    senses: tuple[Sense, ...]
+    """What the watchdog reads of the host; those that have a value."""
     personas: dict[str, Persona]
     thoughts: deque[Thought] = field(default_factory=lambda: deque(maxlen=THOUGHTS))
     """Finished ones, oldest first."""
@@ -106,6 +138,8 @@ class JarModel:
             started_at=at - status.supervisor.uptime_s,
             lease=status.lease,
             ledger_error=status.supervisor.ledger_error,
+            danger=status.watchdog.danger,
+            senses=tuple(Sense(s.sense, s.where, s.value, s.level) for s in status.watchdog.senses if s.value is not None),
             personas={p.name: _persona(p, at) for p in status.personas},
         )
 
@@ -117,6 +151,8 @@ class JarModel:
             self.thoughts.append(thought)
         elif event.type != "GAP":
             self._tell(event)
+        if event.type == "DEATH" and (persona := self.personas.get(event.sender_id)) is not None:
+            _mourn(persona, event)
 
     def fold(self, event: Envelope) -> None:
         """Take in one event. What it does not carry stays as it was; what makes no sense changes nothing."""
@@ -133,6 +169,12 @@ class JarModel:
         elif event.sender_id != JAR:
             self.incomplete = True
         self._tell(event)
+
+    def see(self, status: Status) -> None:
+        """What no event says, of those that are in it."""
+        for one in status.personas:
+            if (persona := self.personas.get(one.name)) is not None:
+                persona.layers = one.memory.layers
 
     def finish(self, persona: Persona, cut: str = "") -> None:
         """The thought that `persona` is in ends here."""
@@ -165,6 +207,9 @@ class JarModel:
             self.started_at = event.timestamp - uptime
         if "ledger_error" in data:
             self.ledger_error = str(data["ledger_error"] or "") or None
+        self.danger = str(data.get("danger") or "")
+        if isinstance(senses := data.get("senses"), list):
+            self.senses = tuple(_sensed(senses))
         lease, waiting = data.get("lease"), data.get("waiting")
         if isinstance(lease, list):
             self.lease = tuple(str(name) for name in lease)
@@ -181,6 +226,11 @@ def _on_heartbeat(model: JarModel, persona: Persona, event: Envelope) -> None:
     persona.private_bytes = _whole(data.get("private_bytes"), persona.private_bytes or 0) or None
     rate = _real(data.get("tokens_per_s"))
     persona.tokens_per_s = persona.tokens_per_s if rate is None else rate
+    persona.cpu, persona.beat_age_s = _real(data.get("cpu")), _real(data.get("beat_age_s"))
+    if isinstance(paused := data.get("paused"), list):
+        persona.paused = tuple(map(str, paused))
+    persona.memory.append(persona.private_bytes or 0)
+    persona.rates.append(persona.tokens_per_s)
     _enter(persona, data.get("state"), event.timestamp)
 
 
@@ -241,19 +291,29 @@ def _thought(model: JarModel, persona: Persona, event: Envelope, turn: int) -> T
 
 
 def _on_death(model: JarModel, persona: Persona, event: Envelope) -> None:
-    try:
-        death = msgspec.convert(event.metadata, Death)
-    except msgspec.ValidationError:
+    death = _mourn(persona, event)
+    if death is None:
         return
     persona.deaths = max(persona.deaths, death.deaths, event.crash_count)
     persona.last_cause, persona.last_death_at = death.cause, death.at
     if death.replayed:
         return  # of an earlier supervisor: what lives now did not die
-    persona.pid = persona.private_bytes = persona.waiting_s = None
+    persona.pid = persona.private_bytes = persona.waiting_s = persona.cpu = persona.beat_age_s = None
     persona.tokens_per_s = 0.0
     model.finish(persona, death.cause)
     if persona.state not in ("stopping", "stopped"):
         _enter(persona, "dead", death.at)
+
+
+def _mourn(persona: Persona, event: Envelope) -> Death | None:
+    """Keep a death; None for what is no record of one."""
+    try:
+        death = msgspec.convert(event.metadata, Death)
+    except msgspec.ValidationError:
+        return None
+    if all(known.birth != death.birth for known in persona.died):
+        persona.died.append(death)
+    return death
 
 
 _HANDLERS: Final = {
@@ -289,6 +349,10 @@ def _persona(status: PersonaStatus, at: float) -> Persona:
         reason=status.reason,
         waiting_s=status.waiting_s,
         mood=status.mood,
+        beat_age_s=status.beat_age_s,
+        sees=status.sees,
+        paused=status.paused,
+        layers=status.memory.layers,
         thought=Thought(status.name, status.life, at, UNKNOWN, status.thought) if status.thought else None,
     )
 
@@ -298,6 +362,12 @@ def _enter(persona: Persona, state: Any, at: float) -> None:
         persona.state, persona.since = state, at
     if persona.state not in ("dead", "backoff"):
         persona.retry_at = None
+
+
+def _sensed(senses: list[Any]) -> Iterator[Sense]:
+    for one in senses:
+        if isinstance(one, list) and len(one) == 4 and _real(one[2]) is not None:
+            yield Sense(str(one[0]), str(one[1]), float(one[2]), str(one[3]))
 
 
 def _whole(value: Any, otherwise: int) -> int:

@@ -10,7 +10,7 @@ import msgspec
 
 from brainjar import __version__
 from brainjar.ledger import Ledger
-from brainjar.messages import JAR, PersonaStatus, SnapshotsStatus, Status, SupervisorStatus
+from brainjar.messages import JAR, PersonaStatus, SenseStatus, SnapshotsStatus, Status, SupervisorStatus
 from brainjar.supervisor.bulletin import Bulletin
 from brainjar.supervisor.keeper import Keeper
 from brainjar.supervisor.verdicts import Verdicts
@@ -26,6 +26,8 @@ class Reports:
         self._bulletin = bulletin
         self._ledger = ledger
         self._started = started
+        self._ticks: dict[int, tuple[float, float]] = {}
+        """pid -> (seconds of a core that it had used, when that was read)."""
 
     def status(self) -> Status:
         now = self._keeper.clock()
@@ -68,6 +70,8 @@ class Reports:
         """
         gate = self._keeper.leases.gate
         wanted = self._bulletin.wanted("HEARTBEAT")
+        lives = {worker.pid for worker in self._keeper.workers.values() if worker.alive}
+        self._ticks = {pid: read for pid, read in self._ticks.items() if wanted and pid in lives}
         for worker in self._keeper.workers.values():
             seen = worker.counters()
             worker.measure_rate(seen)
@@ -84,6 +88,7 @@ class Reports:
             "lease": list(gate.holders),
             "waiting": waiting,
             "danger": self._verdicts.danger,
+            "senses": [_sensed(sense) for sense in self._verdicts.status().senses if sense.value is not None],
             "rss_bytes": _rss(),
             "uptime_s": round(now - self._started, 1),
             "ledger_error": self._ledger.error,
@@ -99,9 +104,34 @@ class Reports:
             "decoded": seen.decoded,
             "paused": list(worker.paused),
             "private_bytes": worker.process.own.estimate if worker.process is not None and worker.alive else None,
+            "cpu": self._cpu(worker.pid) if worker.pid is not None and worker.alive else None,
             "beat_age_s": age(seen.beat_ns),
             "decode_s": age(seen.decode_ns),
         }
+
+    def _cpu(self, pid: int) -> float | None:
+        """Cores that it has used since it was looked at last; None the first time."""
+        used, now = _cpu_seconds(pid), self._keeper.clock()
+        if used is None:
+            return None
+        before, self._ticks[pid] = self._ticks.get(pid), (used, now)
+        if before is None or now <= before[1]:
+            return None
+        return round(max(0.0, used - before[0]) / (now - before[1]), 3)
+
+
+def _sensed(sense: SenseStatus) -> list[Any]:
+    """As a heartbeat says it: sense, where, value, level."""
+    return [sense.sense, sense.where, sense.value, sense.level]
+
+
+def _cpu_seconds(pid: int) -> float | None:
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as f:
+            fields = f.read().rpartition(b")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")  # utime, stime
+    except (OSError, ValueError, IndexError):
+        return None
 
 
 def _rss() -> int:

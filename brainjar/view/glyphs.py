@@ -22,6 +22,8 @@ class Glyphs(msgspec.Struct, frozen=True, kw_only=True):
     cut: str
     more: str
     up_down: str
+    spark: str
+    """From nothing to all."""
 
     def mark(self, state: State) -> str:
         return self.marks.get(state, _DEFAULT)
@@ -49,6 +51,7 @@ UNICODE: Final = Glyphs(
     cut="†",
     more="…",
     up_down="↑ ↓",
+    spark=" ▁▂▃▄▅▆▇█",
 )
 ASCII: Final = Glyphs(
     marks={"thinking": "*", "ready": "o", "loading": "~", "starting": "~", "paused": "=", "dead": "+", "backoff": "~", "failed": "!"},
@@ -61,12 +64,13 @@ ASCII: Final = Glyphs(
     cut="+",
     more="~",
     up_down="up down",
+    spark=" .:-=+*#",
 )
 
 
 def for_encoding(encoding: str | None) -> Glyphs:
     try:
-        "".join((*UNICODE.marks.values(), UNICODE.full, UNICODE.empty, UNICODE.chosen)).encode(encoding or "ascii")
+        "".join((*UNICODE.marks.values(), UNICODE.full, UNICODE.empty, UNICODE.chosen, UNICODE.spark)).encode(encoding or "ascii")
     except (LookupError, UnicodeEncodeError):
         return ASCII
     return UNICODE

@@ -17,6 +17,10 @@ _SEQUENCES: Final = {
     b"\x1bOB": "down",
     b"\x1b[Z": "backtab",
     b"\t": "tab",
+    b"\r": "enter",
+    b"\n": "enter",
+    b"\x7f": "backspace",
+    b"\x08": "backspace",
     b"\x03": "ctrl-c",
 }
 _RAW: Final = 256

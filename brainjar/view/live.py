@@ -25,12 +25,15 @@ from brainjar.client.follow import Ended, Follower
 from brainjar.client.model import JarModel
 from brainjar.errors import BrainjarError
 from brainjar.messages import Envelope
-from brainjar.view.glyphs import for_encoding
+from brainjar.view.glyphs import ASCII, for_encoding
 from brainjar.view.keys import LEAVE, Keyboard, in_foreground
 from brainjar.view.screen import Screen, screen
-from brainjar.view.ui import Ui, press
+from brainjar.view.ui import LEAVE as LEAVE_VIEW
+from brainjar.view.ui import Do, Listed, Ui, press
 
 FRAME_S: Final = 0.25
+LAYERS_S: Final = 2.0
+"""How often the layers of a cap are asked for, while they are shown."""
 FIRST_SNAPSHOT_S: Final = 0.05
 PAST: Final = 50_000
 """From how many events back the view begins: some minutes of a jar that thinks fast. Most were tokens, and are not held."""
@@ -43,17 +46,22 @@ def able() -> bool:
 
 
 class LiveView:
-    def __init__(self, jar: Jar, *, attached: bool, parent: int | None = None) -> None:
-        """`parent`: the process whose end is this view's end."""
+    def __init__(self, jar: Jar, *, attached: bool, parent: int | None = None, refresh_s: float = FRAME_S, ascii: bool = False) -> None:
+        """`parent`: the process whose end is this view's end. `refresh_s`: between two pictures."""
+        self._refresh_s = refresh_s
         self._jar = jar
         self._parent = parent
-        self._ui = Ui(attached=attached)
+        self._ui = self._drawn = Ui(attached=attached)
         self._model: JarModel | None = None
-        self._stop: Request | None = None
+        self._requests: list[Request] = []
+        """What was asked of the jar, and is not answered yet."""
+        self._look: tuple[str, float] | None = None
+        """Of whose page the layers were asked last, and when."""
+        self._shown: Screen | None = None
         self._leaving = False
         self._paused = False
         self._console = Console()
-        self._glyphs = for_encoding(sys.stdout.encoding)
+        self._glyphs = ASCII if ascii else for_encoding(sys.stdout.encoding)
         self._keyboard = Keyboard(0) if sys.stdin.isatty() else None
         self._live: Live | None = None
         self._wake = os.pipe()
@@ -69,7 +77,7 @@ class LiveView:
             while not self._leaving:
                 self._hear(follower)
                 self._draw(follower)
-                self._wait(FRAME_S)
+                self._wait(self._refresh_s)
         except Ended as end:
             self.farewell = str(end)
         except OSError:
@@ -120,8 +128,9 @@ class LiveView:
         if model is not None and model.incomplete:
             model.incomplete = False
             follower.renew()
-        if self._stop is not None:
-            self._read_answer(self._stop)
+        for request in list(self._requests):
+            self._read_answer(request)
+        self._ask_layers()
 
     def _take(self, follower: Follower, wait_s: float) -> None:
         for envelope in follower.take(wait_s):
@@ -134,22 +143,44 @@ class LiveView:
         if self._parent is not None and os.getppid() != self._parent:
             self._leaving = True
 
-    def _ask_stop(self) -> None:
+    def _ask(self, what: Do) -> None:
         try:
-            self._stop = Request(self._jar, "stop", name=None)
-            self._ui = msgspec.structs.replace(self._ui, note="the jar is stopping")
+            self._requests.append(Request(self._jar, what.cmd, name=what.name))
+            self._say(f"{what.name or 'the jar'}: {what.cmd}")
         except BrainjarError as error:
-            self._ui = msgspec.structs.replace(self._ui, note=str(error))
+            self._say(str(error))
+
+    def _ask_layers(self) -> None:
+        """While a page is open: what its cap is made of, which no event says."""
+        chosen, now = self._ui.chosen, time.monotonic()
+        if not self._ui.detail or chosen is None or self._model is None:
+            self._look = None
+        elif self._look is None or self._look[0] != chosen or now - self._look[1] > LAYERS_S:
+            self._look = chosen, now
+            try:
+                self._requests.append(Request(self._jar, "status"))
+            except BrainjarError as error:
+                self._say(str(error))
 
     def _read_answer(self, request: Request) -> None:
         try:
-            said = [answer.say for answer in request.read() if answer.done]
+            answers = request.read()
         except BrainjarError as error:
-            said = [str(error)]
-        if said:
-            self._ui = msgspec.structs.replace(self._ui, note=said[-1])
+            self._say(str(error))
+            self._requests.remove(request)
             request.close()
-            self._stop = None
+            return
+        for answer in answers:
+            if answer.status is not None and self._model is not None:
+                self._model.see(answer.status)
+            elif answer.done and answer.say:
+                self._say(answer.say)
+        if any(answer.done for answer in answers):
+            self._requests.remove(request)
+            request.close()
+
+    def _say(self, note: str) -> None:
+        self._ui = msgspec.structs.replace(self._ui, note=note)
 
     # ── the terminal ──
 
@@ -165,8 +196,10 @@ class LiveView:
                 self._keyboard.take(suspend=self._ui.attached)
             self._live = Live(console=self._console, screen=True, auto_refresh=False, redirect_stdout=False, redirect_stderr=False)
             self._live.start()
-        shown = screen(self._model, self._ui, size.width, size.height, time.time(), follower.silent_s, self._glyphs)
-        self._live.update(shown, refresh=True)
+        if self._shown is None or not self._ui.frozen or self._ui != self._drawn:
+            self._shown = screen(self._model, self._ui, size.width, size.height, time.time(), follower.silent_s, self._glyphs)
+            self._drawn = self._ui
+            self._live.update(self._shown, refresh=True)
 
     def _wait(self, seconds: float) -> None:
         """Until the next frame is due; a key or a signal makes it due at once."""
@@ -180,11 +213,11 @@ class LiveView:
         if keys is None:
             self._leaving = True
         for key in keys or ():
-            self._ui, action = press(self._ui, key, list(self._model.personas) if self._model else ())
-            if action == "leave":
+            self._ui, action = press(self._ui, key, _listed(self._model))
+            if action == LEAVE_VIEW:
                 self._leaving = True
-            elif action == "stop":
-                self._ask_stop()
+            elif isinstance(action, Do):
+                self._ask(action)
 
     def _suspend(self) -> None:
         """Ctrl-Z: the terminal is the shell's until it says otherwise."""
@@ -205,6 +238,11 @@ class LiveView:
             self._keyboard.give_back()
 
 
+def _listed(model: JarModel | None) -> list[Listed]:
+    personas = model.personas.values() if model is not None else ()
+    return [Listed(persona.name, persona.role, "operator" in persona.paused) for persona in personas]
+
+
 def model_of(jar: Jar, snapshot: Envelope) -> JarModel:
     """The jar as `snapshot` has it, with what is still held of its past. Raise `BrainjarError` for one of another version."""
     try:
@@ -220,15 +258,15 @@ def model_of(jar: Jar, snapshot: Envelope) -> JarModel:
     return model
 
 
-def once(jar: Jar, width: int, height: int) -> Screen:
+def once(jar: Jar, width: int, height: int, *, ascii: bool = False) -> Screen:
     """One look at the jar, as the live view would show it."""
     follower = Follower(jar)
     try:
         while True:
             for envelope in follower.take(FIRST_SNAPSHOT_S):
                 if envelope.type == "SNAP":
-                    ui = Ui(attached=True)
-                    return screen(model_of(jar, envelope), ui, width, height, time.time(), 0.0, for_encoding(sys.stdout.encoding))
+                    ui, glyphs = Ui(attached=True), ASCII if ascii else for_encoding(sys.stdout.encoding)
+                    return screen(model_of(jar, envelope), ui, width, height, time.time(), 0.0, glyphs)
     finally:
         follower.close()
 

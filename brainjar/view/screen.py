@@ -1,7 +1,8 @@
 """The whole screen, from what a jar is like now. Pure: state, size and time in; lines out, none wider, none more.
 
-80×24 is the size it is made for: a head, the table, the thoughts, the events, one line of keys. What is too small loses
-the events first, then the thoughts; from `BESIDE` cells on the two panes stand side by side.
+80×24 is the size it is made for: a head, the host, the table, the thoughts, the events, one line of keys. What is too small loses
+the events first, then the thoughts; from `BESIDE` cells on the two panes stand side by side. The page of one persona stands where the
+events are.
 """
 
 from __future__ import annotations
@@ -12,14 +13,27 @@ from rich.segment import Segment
 
 from brainjar.client.model import JarModel
 from brainjar.view.cells import Line, fit, trim
+from brainjar.view.detail import detail
 from brainjar.view.faces import face
 from brainjar.view.glyphs import Glyphs
 from brainjar.view.panes import events, thoughts
 from brainjar.view.table import NARROW, table
-from brainjar.view.ui import ATTACHED_KEYS, FOREGROUND_KEYS, Ui
+from brainjar.view.ui import ATTACHED_KEYS, FOREGROUND_KEYS, QUESTIONS, Ui
 from brainjar.view.words import clean, clock, size, span
 
 BESIDE = 140
+HOST_FROM = 16
+"""Lines of a screen that has one for the host."""
+SENSES = {
+    "host-memory": "mem",
+    "swap": "swap",
+    "pressure": "psi",
+    "gpu-memory": "gpu mem",
+    "gpu-load": "gpu",
+    "heat": "heat",
+    "disk": "disk",
+}
+LEVELS = {"warn": "yellow", "past": "bold yellow", "over": "bold red"}
 FACE_FROM, FACE_ROOM = 60, 6
 """Cells and lines of a thoughts pane that has room for a face."""
 SILENT_S = 3.0
@@ -46,12 +60,20 @@ class Screen:
 
 def screen(model: JarModel, ui: Ui, width: int, height: int, now: float, silent_s: float, glyphs: Glyphs) -> Screen:
     foot = _foot(model, ui, width, glyphs)[: max(1, height - 2)]
-    lines: list[Line] = [_head(model, width, now, silent_s)]
-    room = height - 1 - len(foot)
-    if room >= 2:
-        lines += table(model, width, max(2, min(1 + len(model.personas), room // 2 + 1, room)), now, ui.chosen, glyphs)
+    lines: list[Line] = [_head(model, ui, width, now, silent_s)]
+    if height >= HOST_FROM:
+        lines.append(_host(model, width, glyphs))
     room = height - len(lines) - len(foot)
-    if width >= BESIDE and room >= 3:
+    if room >= 2:
+        lines += table(model, width, max(2, min(1 + len(model.personas), room // 2 + 1, room)), now, ui, glyphs)
+    room = height - len(lines) - len(foot)
+    persona = model.personas.get(ui.chosen or "")
+    if ui.detail and persona is not None and room >= 3:
+        told = min(room - 1, max(4, room * 2 // 3))
+        lines += [_rule(f"{clean(persona.name)}, {clean(persona.role)}", width, glyphs), *detail(persona, width, told - 1, now, glyphs)]
+        left = height - len(lines) - len(foot)
+        lines += _thoughts_pane(model, ui, width, left, glyphs) if left >= 2 else []
+    elif width >= BESIDE and room >= 3:
         lines += _beside(model, ui, width, room, glyphs)
     elif room >= 2:
         below = 0 if room < 8 else max(3, room // 3)
@@ -62,7 +84,7 @@ def screen(model: JarModel, ui: Ui, width: int, height: int, now: float, silent_
     return Screen((lines + foot)[:height], width)
 
 
-def _head(model: JarModel, width: int, now: float, silent_s: float) -> Line:
+def _head(model: JarModel, ui: Ui, width: int, now: float, silent_s: float) -> Line:
     holders = ", ".join(clean(name) for name in model.lease) or "nobody"
     deaths = sum(persona.deaths for persona in model.personas.values())
     facts = [f"pid {model.pid}", f"up {span(now - model.started_at)}", f"rss {size(model.rss_bytes)}"]
@@ -70,7 +92,9 @@ def _head(model: JarModel, width: int, now: float, silent_s: float) -> Line:
         facts.append("1 death" if deaths == 1 else f"{deaths} deaths")
     time_of_day = clock(now)
     line: Line = [(f" brainjar {clean(model.name)} ", "reverse bold"), (f"  {'  '.join(facts)}", "")]
-    if model.ended:
+    if ui.frozen:
+        line.append(("  frozen: f goes on", "bold yellow"))
+    elif model.ended:
         line.append(("  ended", "bold yellow"))
     elif silent_s > SILENT_S:
         line.append((f"  no word for {span(silent_s)}", "bold yellow"))
@@ -80,6 +104,22 @@ def _head(model: JarModel, width: int, now: float, silent_s: float) -> Line:
         line.append((f"  lease: {holders}", ""))
     left = max(0, width - len(time_of_day) - 2)
     return [*_pad(line, left), (f" {time_of_day} ", "dim")]
+
+
+def _host(model: JarModel, width: int, glyphs: Glyphs) -> Line:
+    """What the watchdog reads: of each sense the highest reading, in the colour of its level."""
+    line: Line = [(" host ", "dim")]
+    for sense, label in SENSES.items():
+        readings = [one for one in model.senses if one.sense == sense]
+        if readings:
+            highest = max(readings, key=lambda one: one.value)
+            unit = "C" if sense == "heat" else "%"
+            line.append((f" {label} {highest.value:.0f}{unit} ", LEVELS.get(highest.level, "")))
+    if not model.senses:
+        line.append((" nothing is sensed yet ", "dim"))
+    if model.danger:
+        line.append((f" {clean(model.danger)}", "bold red"))
+    return _pad(line, width)
 
 
 def _beside(model: JarModel, ui: Ui, width: int, room: int, glyphs: Glyphs) -> list[Line]:
@@ -111,21 +151,26 @@ def _rule(title: str, width: int, glyphs: Glyphs) -> Line:
 
 
 def _foot(model: JarModel, ui: Ui, width: int, glyphs: Glyphs) -> list[Line]:
-    if ui.asking:
-        return [
-            [(fit(f" stop the jar {clean(model.name)}? what is committed stays.  y stop   any other key: go on", width), "reverse bold")]
-        ]
+    if ui.asking is not None:
+        whom = clean(ui.asking.name) if ui.asking.name is not None else f"the jar {clean(model.name)}"
+        question = f" {QUESTIONS[ui.asking.cmd].format(whom)}.  y: yes   any other key: no"
+        return [[(fit(question, width, "<", glyphs.more), "reverse bold")]]
+    if ui.typing:
+        return [[(fit(f" / {clean(ui.filter)}{glyphs.cursor}   Enter keeps it, Esc shows all", width, "<", glyphs.more), "reverse")]]
     if ui.note:
         return [[(fit(f" {clean(ui.note)}", width, "<", glyphs.more), "bold yellow")]]
-    keys: Line = [(fit(f" {ATTACHED_KEYS if ui.attached else FOREGROUND_KEYS}", width, "<", glyphs.more), "dim")]
+    filtered = f" [/ {clean(ui.filter)}] " if ui.filter else ""
+    keys: Line = [(fit(f"{filtered} {ATTACHED_KEYS if ui.attached else FOREGROUND_KEYS}", width, "<", glyphs.more), "dim")]
     if not ui.help:
         return [keys]
-    leave = "q, Esc, Ctrl-C leave; the jar goes on" if ui.attached else "q asks, Ctrl-C stops the jar at once; both end every mind cleanly"
+    leave = "q, Ctrl-C leave; the jar goes on" if ui.attached else "q asks, Ctrl-C stops the jar at once; both end every mind cleanly"
     marks = "  ".join(
         f"{glyphs.mark(state)} {state}" for state in ("thinking", "ready", "starting", "dead", "backoff", "stopped", "failed")
     )
     told = [
-        f" j k {glyphs.up_down} Tab  whose thoughts are shown     a  everybody's     ?  this help",
+        f" j k {glyphs.up_down} Tab  choose a persona    Enter  its page    a  everybody    /  only those whose name has it",
+        " p  pause, resume    r  restart    t  stop    K  kill: of the chosen one; all but p ask first",
+        " f  let the picture stand still    Esc  one step back",
         f" {leave}",
         f" {marks}",
         " LIFE is deaths + 1. MEMORY is what the worker owns alone; shared weights are not in it.",

@@ -12,6 +12,7 @@ from brainjar.client.model import JarModel, Persona
 from brainjar.units import format_cpus
 from brainjar.view.cells import Line, fit
 from brainjar.view.glyphs import Glyphs
+from brainjar.view.ui import Ui
 from brainjar.view.words import age, clean, countdown, share, span
 
 COLOURS: Final = ("cyan", "magenta", "green", "yellow", "blue")
@@ -28,6 +29,8 @@ STYLES: Final = {
     "backoff": "yellow",
     "failed": "bold red",
 }
+LATE_S: Final = 5.0
+"""A worker beats once a second, and in each decode."""
 WARM, HOT = 0.70, 0.85
 """Shares of its cap from which a persona's bar is yellow, then red."""
 NARROW: Final = 100
@@ -61,11 +64,12 @@ def colour(model: JarModel, name: str) -> str:
     return COLOURS[list(model.personas).index(name) % len(COLOURS)] if name in model.personas else ""
 
 
-def table(model: JarModel, width: int, room: int, now: float, chosen: str | None, glyphs: Glyphs) -> list[Line]:
+def table(model: JarModel, width: int, room: int, now: float, ui: Ui, glyphs: Glyphs) -> list[Line]:
     """The head and the personas, at most `room` lines; around the chosen one where they do not all fit."""
     look = Look(now, glyphs, width < NARROW)
     gap = 1 if look.narrow else 2
-    personas = list(model.personas.values())
+    personas = [persona for persona in model.personas.values() if ui.lists(persona.name, persona.role)]
+    chosen = ui.chosen
     columns = _columns(personas, width)
     left = width - 2 - sum(column.width + gap for column in columns)
     if left >= LEAST:
@@ -83,6 +87,8 @@ def table(model: JarModel, width: int, room: int, now: float, chosen: str | None
         cells = [column.cell(persona, look) for column in columns]
         cells[0] = (cells[0][0], f"bold {colour(model, persona.name)}")
         lines.append(_line(cells, columns, f"{glyphs.chosen} " if persona.name == chosen else "  ", gap, glyphs))
+    if not personas and model.personas:
+        lines.append([(fit(f'  none of {len(model.personas)} is called "{clean(ui.filter)}"; Esc shows all', width), "dim")])
     if len(shown) < len(personas):
         lines[-1] = [(fit(f"  {len(personas) - len(shown) + 1} more personas; choose one to see it", width), "dim")]
     return lines[: max(room, 1)]
@@ -101,9 +107,11 @@ def _columns(personas: list[Persona], width: int) -> list[Column]:
         Column(title="DIED", width=4, cell=lambda p, look: (str(p.deaths), "red" if p.deaths else ""), align=">"),
         Column(title="MEMORY / CAP", width=30 if width >= 140 else 14, cell=_memory(30 if width >= 140 else 14)),
         Column(title="TOK/S", width=5, cell=_rate, align=">", from_width=50),
-        Column(title="TOKENS", width=8, cell=lambda p, look: (str(p.tokens), ""), align=">", from_width=112),
+        Column(title="CPU", width=5, cell=_cpu, align=">", from_width=90),
+        Column(title="BEAT", width=5, cell=_beat, align=">", from_width=106),
+        Column(title="TOKENS", width=8, cell=lambda p, look: (str(p.tokens), ""), align=">", from_width=118),
         Column(title="CPUS", width=8, cell=lambda p, look: (format_cpus(p.cpus), ""), from_width=150),
-        Column(title="ROLE", width=9, cell=lambda p, look: (clean(p.role), ""), from_width=124),
+        Column(title="ROLE", width=9, cell=lambda p, look: (clean(p.role), ""), from_width=132),
         Column(title="MODEL", width=16, cell=lambda p, look: (clean(p.model), ""), from_width=170),
     ]
     return [column for column in columns if width >= column.from_width]
@@ -143,6 +151,16 @@ def _memory(width: int) -> Callable[[Persona, Look], Cell]:
 
 def _rate(p: Persona, look: Look) -> Cell:
     return (f"{p.tokens_per_s:.1f}", "") if p.pid is not None else ("-", "dim")
+
+
+def _cpu(p: Persona, look: Look) -> Cell:
+    return (f"{p.cpu * 100:.0f}%", "") if p.cpu is not None else ("-", "dim")
+
+
+def _beat(p: Persona, look: Look) -> Cell:
+    if p.beat_age_s is None:
+        return "-", "dim"
+    return f"{p.beat_age_s:.1f}s" if p.beat_age_s < 100 else span(p.beat_age_s), "yellow" if p.beat_age_s > LATE_S else ""
 
 
 def _last_death(width: int) -> Callable[[Persona, Look], Cell]:
