@@ -227,8 +227,7 @@ def _on_heartbeat(model: JarModel, persona: Persona, event: Envelope) -> None:
     rate = _real(data.get("tokens_per_s"))
     persona.tokens_per_s = persona.tokens_per_s if rate is None else rate
     persona.cpu, persona.beat_age_s = _real(data.get("cpu")), _real(data.get("beat_age_s"))
-    if isinstance(paused := data.get("paused"), list):
-        persona.paused = tuple(map(str, paused))
+    _hold(persona, data)
     persona.memory.append(persona.private_bytes or 0)
     persona.rates.append(persona.tokens_per_s)
     _enter(persona, data.get("state"), event.timestamp)
@@ -240,6 +239,7 @@ def _on_state(model: JarModel, persona: Persona, event: Envelope) -> None:
     persona.reason = str(data.get("reason") or "")
     persona.retry_at = _real(data.get("retry_at"))
     persona.pid = _pid(data, persona.pid)
+    _hold(persona, data)
     if persona.state == "backoff":
         persona.failed_starts += 1
     elif persona.state in ("ready", "stopped"):
@@ -368,6 +368,11 @@ def _sensed(senses: list[Any]) -> Iterator[Sense]:
     for one in senses:
         if isinstance(one, list) and len(one) == 4 and _real(one[2]) is not None:
             yield Sense(str(one[0]), str(one[1]), float(one[2]), str(one[3]))
+
+
+def _hold(persona: Persona, data: dict[str, Any]) -> None:
+    if isinstance(paused := data.get("paused"), list):
+        persona.paused = tuple(map(str, paused))
 
 
 def _whole(value: Any, otherwise: int) -> int:

@@ -227,7 +227,14 @@ class Keeper:
             f"{worker.name} is {state}" + (f": {worker.reason}" if worker.reason else ""),
             life=worker.life,
             deaths=worker.deaths,
-            metadata={"state": state, "since": worker.since, "reason": worker.reason, "retry_at": worker.retry_at, "pid": worker.pid},
+            metadata={
+                "state": state,
+                "since": worker.since,
+                "reason": worker.reason,
+                "retry_at": worker.retry_at,
+                "pid": worker.pid,
+                "paused": list(worker.paused),
+            },
         )
 
     # ── the order of starts and stops ──

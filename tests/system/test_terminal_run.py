@@ -13,7 +13,7 @@ import subprocess
 import sys
 import termios
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +60,13 @@ class Terminal:
         while not all(w in self.drawn for w in wanted):
             assert time.monotonic() < end, self.drawn[-2000:]
             self.read(0.5)
+
+    def read_while(self, waited: Callable[[], bool]) -> None:
+        """Until that is no more so; a terminal that nobody reads from holds up who draws on it."""
+        end = time.monotonic() + PATIENCE_S
+        while waited():
+            assert time.monotonic() < end, self.drawn[-2000:]
+            self.read(0.05)
 
     def read(self, seconds: float) -> None:
         if select.select([self.master], [], [], seconds)[0]:
@@ -193,3 +200,32 @@ def test_a_job_in_the_background_of_a_terminal_runs_in_plain_lines_and_can_be_st
         process.wait()
         os.close(master)
         os.close(slave)
+
+
+def test_a_persona_is_killed_from_its_page_and_comes_back_while_the_page_is_open(terminal: Terminal) -> None:
+    terminal.read_until(b"\x1b[?1049h", b"thinking")
+    terminal.jar.until_ready()
+    os.write(terminal.master, b"j")
+    os.write(terminal.master, b"\r")
+    terminal.read_until(b"subject, subject", b"tokens/s", b"rlimit", b"private writable")
+    with terminal.jar.listening() as listener:
+        os.write(terminal.master, b"K")
+        terminal.read_until(b"kill subject?")
+        assert terminal.jar.persona("subject")["deaths"] == 0, "it is asked first"
+        os.write(terminal.master, b"y")
+        death, _ = listener.until("DEATH", "subject")
+        assert death.metadata["cause"] == "killed-by-operator"
+        listener.until("RESURRECTION", "subject")
+    terminal.read_until(b"life 1, ", b"killed-by-operator", b"deaths")
+    os.write(terminal.master, b"p")
+    terminal.read_while(lambda: terminal.jar.persona("subject")["paused"] != ["operator"])
+    terminal.drawn = b""
+    fcntl.ioctl(terminal.slave, termios.TIOCSWINSZ, struct.pack("4H", 60, 200, 0, 0))
+    terminal.read_until(b"ROLE", b"BEAT")
+    os.write(terminal.master, b"p")
+    terminal.read_while(lambda: terminal.jar.persona("subject")["paused"] != [])
+    os.write(terminal.master, b"q")
+    terminal.read_until(b"stop the jar test?")
+    os.write(terminal.master, b"y")
+    assert terminal.wait() == 0
+    assert terminal.modes() == terminal.before[:4] and b"Traceback" not in terminal.drawn
