@@ -233,6 +233,14 @@ def test_a_file_whose_hash_the_hub_does_not_state_is_refused(stand_in: StandIn, 
         fetching.fetch(ENTRY, silent)
 
 
+def test_a_file_whose_commit_the_hub_does_not_state_is_refused(stand_in: StandIn, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    send = _Handler.send_header
+    monkeypatch.setattr(_Handler, "send_header", lambda self, name, value: None if name == "X-Repo-Commit" else send(self, name, value))
+    with pytest.raises(FetchError, match="tiny: "):
+        fetching.fetch(ENTRY, silent)
+    assert not (home / "tiny.gguf").exists() and stand_in.ranges == []
+
+
 def test_no_hub_and_no_library_are_told(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     with pytest.raises(FetchError, match="the hub cannot be reached"):

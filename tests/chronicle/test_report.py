@@ -210,3 +210,20 @@ def test_samples_are_dense_for_a_while_and_then_few(state: Path) -> None:
     ledger.close()
     left = [sample.at for sample in read_samples(state / "ledger.db")]
     assert left == [1002.0, *(1302.0 + 10 * n for n in range(10))]
+
+
+@pytest.mark.parametrize(
+    ("lives", "times", "curves"),
+    [
+        ([1, 1, 2, 2], [0, 10, 20, 30], 2),  # another life at once
+        ([1, 1, 1, 1, 1], [0, 10, 20, 100, 110], 2),  # the same, and nobody looked for a while
+        ([1, 1, 1, 1, 1], [0, 10, 20, 35, 45], 1),  # a sample that came late
+    ],
+)
+def test_a_curve_is_broken_where_a_life_ends_or_nobody_looked(state: Path, lives: list[int], times: list[int], curves: int) -> None:
+    ledger = Ledger(state / "ledger.db")
+    for life, at in zip(lives, times, strict=True):
+        one = Sample(at=1002.0 + at, persona="subject", life=life, used_bytes=MIB, cap_bytes=2 * MIB, tokens_per_s=0.0)
+        ledger.sample([one], lasting=True)
+    ledger.close()
+    assert html(gather(state, 1400.0)).count('<polyline class="curve"') == curves
