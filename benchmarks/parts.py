@@ -24,6 +24,7 @@ PARTS: Final = {
     "threads": "the shipped matrix, beside three personas that compute on all cores at once",
     "caps": "how far past its cap a persona gets, and what its siblings notice",
     "upgrade": "how long the jar is away while it is upgraded, beside a stop and a start",
+    "views": "what the live view costs, and how soon an event is on the screen, beside procps' top",
     "watchdog": "what watching costs, and how soon a victim goes, beside earlyoom",
 }
 

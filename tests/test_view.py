@@ -15,7 +15,7 @@ import termios
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 import pytest
@@ -339,6 +339,35 @@ def test_the_host_is_told_in_one_line_and_a_passed_mark_in_words() -> None:
     host = text(model).splitlines()[1]
     assert "mem 70%" in host and "heat 61C" in host and "memory in use 91 %" in host and "psi" not in host
     assert "mem 70%" not in text(model, 80, 12), "a small screen has no room for it"
+
+
+GOLDEN: Final = Path(__file__).with_name("golden")
+PAGES: Final = {
+    "top-80x24": ((80, 24), Ui(attached=True), UNICODE),
+    "top-200x60": ((200, 60), Ui(attached=True), UNICODE),
+    "top-ascii": ((80, 24), Ui(attached=True, chosen="observer"), ASCII),
+    "page-80x24": ((80, 24), Ui(attached=True, chosen="subject", detail=True), UNICODE),
+    "help-80x24": ((80, 24), Ui(attached=False, help=True), UNICODE),
+    "question-80x24": ((80, 24), Ui(attached=True, chosen="god", asking=Do("kill", "god")), UNICODE),
+}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_whole_picture_is_as_it_was(page: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Golden text: where a change is meant, BRAINJAR_GOLDEN=write writes it anew, and the difference is looked at."""
+    monkeypatch.setenv("TZ", "UTC")
+    time.tzset()
+    try:
+        (width, height), ui, glyphs = PAGES[page]
+        shown = text(matrix(), width, height, ui, glyphs=glyphs) + "\n"
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    file = GOLDEN / f"{page}.txt"
+    if os.environ.get("BRAINJAR_GOLDEN") == "write":
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(shown)
+    assert shown == file.read_text()
 
 
 # ── in a real terminal ──

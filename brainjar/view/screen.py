@@ -168,12 +168,12 @@ def _foot(model: JarModel, ui: Ui, width: int, glyphs: Glyphs) -> list[Line]:
         f"{glyphs.mark(state)} {state}" for state in ("thinking", "ready", "starting", "dead", "backoff", "stopped", "failed")
     )
     told = [
-        f" j k {glyphs.up_down} Tab  choose a persona    Enter  its page    a  everybody    /  only those whose name has it",
-        " p  pause, resume    r  restart    t  stop    K  kill: of the chosen one; all but p ask first",
-        " f  let the picture stand still    Esc  one step back",
+        f" j k {glyphs.up_down} Tab  choose    Enter  its page    a  everybody    /  filter by name",
+        " p  pause, resume    r  restart    t  stop    K  kill: these three ask first",
+        " f  freeze the picture    Esc  one step back    ?  this help",
         f" {leave}",
         f" {marks}",
-        " LIFE is deaths + 1. MEMORY is what the worker owns alone; shared weights are not in it.",
+        " LIFE is deaths + 1. MEMORY is what the worker owns alone, shared weights apart.",
     ]
     return [_rule("help", width, glyphs), *[[(fit(text, width, "<", glyphs.more), "")] for text in told], keys]
 

@@ -111,6 +111,7 @@ def _columns(personas: list[Persona], width: int) -> list[Column]:
         Column(title="BEAT", width=5, cell=_beat, align=">", from_width=106),
         Column(title="TOKENS", width=8, cell=lambda p, look: (str(p.tokens), ""), align=">", from_width=118),
         Column(title="CPUS", width=8, cell=lambda p, look: (format_cpus(p.cpus), ""), from_width=150),
+        Column(title="CAP BY", width=19, cell=_layers, from_width=220),
         Column(title="ROLE", width=9, cell=lambda p, look: (clean(p.role), ""), from_width=132),
         Column(title="MODEL", width=16, cell=lambda p, look: (clean(p.model), ""), from_width=170),
     ]
@@ -155,6 +156,11 @@ def _rate(p: Persona, look: Look) -> Cell:
 
 def _cpu(p: Persona, look: Look) -> Cell:
     return (f"{p.cpu * 100:.0f}%", "") if p.cpu is not None else ("-", "dim")
+
+
+def _layers(p: Persona, look: Look) -> Cell:
+    """The layers of its cap that are in force."""
+    return "+".join(layer.name for layer in p.layers if layer.effective) or "-", ""
 
 
 def _beat(p: Persona, look: Look) -> Cell:
