@@ -68,7 +68,7 @@ def _memory(persona: Persona, cells: int, glyphs: Glyphs) -> list[str]:
 
 
 def _rate(persona: Persona, cells: int, glyphs: Glyphs) -> list[str]:
-    most = max(persona.tokens_per_s, *persona.rates)
+    most = max([persona.tokens_per_s, *persona.rates])
     words = f"{persona.tokens_per_s:.1f}, {most:.1f} at the most"
     line = spark(list(persona.rates), most, cells - len(words) - 2, glyphs)
     return [f"{line}  {words}" if line else words]
