@@ -41,8 +41,8 @@ def _outcomes(args: argparse.Namespace, path: Path, loader: _Loader) -> Iterator
 
     wanted = {line.id: line for line in read_lines(path, reading.wanted(args)) if line.kind == "thought"}
     rows = [Row(*row) for row in read_traces(path)]
-    traced = [line for line in wanted if any(row.line == line for row in rows)]
-    for line in sorted(wanted.keys() - set(traced)):
+    traced = wanted.keys() & {row.line for row in rows}
+    for line in sorted(wanted.keys() - traced):
         yield wanted[line], None
     if not traced:
         return
