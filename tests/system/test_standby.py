@@ -9,10 +9,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from benchmarks import lab
 from brainjar import ledger, minds
 from tests.system.conftest import ALONE, THREE, MakeJar
 from tests.system.harness import Jar, Listener, alive, brainjar, until
-from tests.system.test_death import left_behind, proc_status, told
+from tests.system.test_death import proc_status, told
 
 STANDBY = "restart.standby=true"
 
@@ -85,8 +86,10 @@ def test_what_it_is_told_of_its_death_was_read_while_the_last_life_lived(make_ja
                 listener.until("THOUGHT", "subject")
             standby_of(jar, but=pid)
         os.kill(jar.persona("subject")["pid"], signal.SIGSTOP)  # or it would leave another while this one is looked at
-        (meta,) = left_behind(jar)
+        with lab.left_of(jar, "subject") as snapshots:  # it may stand between a new one and the end of the one before
+            meta = snapshots.peek()
         ready, death = killed(jar, listener)
+    assert meta is not None
     assert death["cause"] == "killed" and ready["restored_from"] == "memory"
     assert ready["restored_tokens"] == len(meta.ahead) > len(meta.tokens), "more than was said: what it is told now is among it"
 
