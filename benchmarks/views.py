@@ -36,6 +36,11 @@ CPU_PERCENT, RSS_MIB = 2.0, 35.0
 SETTLE_S: Final = 5.0
 
 
+class Seen(threading.Event):
+    at = 0.0
+    """When; Unix seconds."""
+
+
 class Screen:
     """A terminal with one program in it. What it draws is read at once, and the newest kept."""
 
@@ -47,7 +52,7 @@ class Screen:
         self.process = subprocess.Popen(argv, stdin=slave, stdout=slave, stderr=slave, env=env, start_new_session=True, preexec_fn=enter)
         os.close(slave)
         self._drawn = b""
-        self._waited: dict[bytes, threading.Event] = {}
+        self._waited: dict[bytes, Seen] = {}
         self._ended = False
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -62,10 +67,12 @@ class Screen:
                 return
             for words, seen in list(self._waited.items()):
                 if words in self._drawn:
+                    seen.at = time.time()
+                    del self._waited[words]
                     seen.set()
 
-    def expect(self, words: bytes) -> threading.Event:
-        seen = self._waited[words] = threading.Event()
+    def expect(self, words: bytes) -> Seen:
+        seen = self._waited[words] = Seen()
         return seen
 
     def close(self) -> None:
@@ -144,6 +151,6 @@ def _lags(jar: Jar, listener: Listener, size: tuple[int, int], name: str, times:
             event, _ = listener.until("SAID", name)
             if not seen.wait(30):
                 raise RuntimeError(f"{words} never came")
-            lags.append((time.time() - event.timestamp) * 1e3)
+            lags.append((seen.at - event.timestamp) * 1e3)
     until(lambda: screen.process.poll() is not None)
     return lags

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import io
 import os
 import pty
 import re
@@ -22,6 +23,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from rich.cells import cell_len
+from rich.console import Console
 
 from brainjar.client.model import JarModel
 from brainjar.messages import Death, Layer
@@ -32,7 +34,8 @@ from brainjar.view.detail import spark
 from brainjar.view.faces import FRAMES, face
 from brainjar.view.glyphs import ASCII, UNICODE, for_encoding
 from brainjar.view.keys import parse
-from brainjar.view.screen import screen
+from brainjar.view.paint import Painter
+from brainjar.view.screen import Screen, screen
 from brainjar.view.ui import LEAVE, Do, Listed, Ui, press
 from brainjar.view.words import clean, countdown, share, size, span
 from tests.fakejar import PID, FakeJar, death, event, last_death, persona, snap, status
@@ -339,6 +342,34 @@ def test_the_host_is_told_in_one_line_and_a_passed_mark_in_words() -> None:
     host = text(model).splitlines()[1]
     assert "mem 70%" in host and "heat 61C" in host and "memory in use 91 %" in host and "psi" not in host
     assert "mem 70%" not in text(model, 80, 12), "a small screen has no room for it"
+
+
+def painted(painter: Painter, out: io.StringIO, *lines: str, width: int = 20) -> str:
+    """What a picture of these lines writes."""
+    out.seek(0)
+    out.truncate()
+    painter.paint(Screen([[(line, "")] for line in lines], width))
+    return out.getvalue()
+
+
+def test_only_what_has_changed_is_written() -> None:
+    out = io.StringIO()
+    painter = Painter(Console(file=out, force_terminal=True, width=20, height=3, color_system=None))
+    painter.start()
+    first = painted(painter, out, "one", "日本", "three")
+    assert "one" + " " * 17 in first and "日本" + " " * 16 in first and "three" in first
+    assert painted(painter, out, "one", "日本", "three") == ""
+    assert painted(painter, out, "one", "two", "three") == "\x1b[2;1Htwo" + " " * 17
+    assert painted(painter, out, "1", "two", "3") == "\x1b[1;1H1" + " " * 19 + "\x1b[3;1H3" + " " * 19
+    assert "two" in painted(painter, out, "1", "two", "3", width=21), "another size is drawn anew"
+    assert "two" in painted(painter, out, "1", "two", width=21)
+    out.seek(0)
+    out.truncate()
+    painter.stop()
+    painter.stop()
+    assert out.getvalue() == "\x1b[?25h\x1b[?1049l" and not painter.on
+    painter.start()
+    assert "two" in painted(painter, out, "1", "two", width=21), "whoever had the terminal meanwhile has drawn on it"
 
 
 GOLDEN: Final = Path(__file__).with_name("golden")

@@ -16,7 +16,6 @@ from typing import Final
 
 import msgspec
 from rich.console import Console
-from rich.live import Live
 
 from brainjar.client import control
 from brainjar.client.control import Request
@@ -27,6 +26,7 @@ from brainjar.errors import BrainjarError
 from brainjar.messages import Envelope
 from brainjar.view.glyphs import ASCII, for_encoding
 from brainjar.view.keys import LEAVE, Keyboard, in_foreground
+from brainjar.view.paint import Painter
 from brainjar.view.screen import Screen, screen
 from brainjar.view.ui import LEAVE as LEAVE_VIEW
 from brainjar.view.ui import Do, Listed, Ui, press
@@ -63,7 +63,7 @@ class LiveView:
         self._console = Console()
         self._glyphs = ASCII if ascii else for_encoding(sys.stdout.encoding)
         self._keyboard = Keyboard(0) if sys.stdin.isatty() else None
-        self._live: Live | None = None
+        self._painter = Painter(self._console)
         self._wake = os.pipe()
         self.farewell = ""
         """What to say on the given-back terminal."""
@@ -191,19 +191,18 @@ class LiveView:
         if self._model is None or self._leaving or not in_foreground(1):
             return
         size = self._console.size
-        if self._live is None:
+        if not self._painter.on:
             if self._keyboard is not None:
                 self._keyboard.take(suspend=self._ui.attached)
-            self._live = Live(console=self._console, screen=True, auto_refresh=False, redirect_stdout=False, redirect_stderr=False)
-            self._live.start()
+            self._painter.start()
         if self._shown is None or not self._ui.frozen or self._ui != self._drawn:
             self._shown = screen(self._model, self._ui, size.width, size.height, time.time(), follower.silent_s, self._glyphs)
             self._drawn = self._ui
-            self._live.update(self._shown, refresh=True)
+            self._painter.paint(self._shown)
 
     def _wait(self, seconds: float) -> None:
         """Until the next frame is due; a key or a signal makes it due at once."""
-        keyboard = self._keyboard if self._live is not None and in_foreground(1) else None
+        keyboard = self._keyboard if self._painter.on and in_foreground(1) else None
         ready = select.select([self._wake[0], *([keyboard.fd] if keyboard else ())], (), (), seconds)[0]
         if self._wake[0] in ready:
             os.read(self._wake[0], 4096)
@@ -228,12 +227,10 @@ class LiveView:
         signal.signal(signal.SIGTSTP, self._pause)
 
     def _give_back(self) -> None:
-        live, self._live = self._live, None
-        if live is not None:
-            try:
-                live.stop()
-            except OSError:
-                pass  # nobody is there to give it back to
+        try:
+            self._painter.stop()
+        except OSError:
+            pass  # nobody is there to give it back to
         if self._keyboard is not None:
             self._keyboard.give_back()
 
