@@ -538,6 +538,16 @@ def test_in_a_foreground_run_q_asks_before_it_stops_the_jar(jar: FakeJar, opened
     assert {"cmd": "stop", "name": None} in jar.requests
 
 
+def test_a_second_key_undoes_the_first_before_the_bus_has_said_anything_of_it(jar: FakeJar, opened: Open) -> None:
+    view = opened(jar, "--attached")
+    view.until("observer")
+    for key in (b"j", b"p", b"p"):
+        view.press(key)
+    view.until("resume is done")
+    asked = [(request["cmd"], request["name"]) for request in jar.requests if "name" in request]
+    assert asked == [("pause", "subject"), ("resume", "subject")]
+
+
 @pytest.mark.parametrize("key", [b"q", b"\x1b", b"\x03"])
 def test_leaving_top_stops_nothing(jar: FakeJar, opened: Open, key: bytes) -> None:
     view = opened(jar, command=["-m", "brainjar", "top", "--state-dir", str(jar.state_dir)])

@@ -32,6 +32,8 @@ from brainjar.view.ui import LEAVE as LEAVE_VIEW
 from brainjar.view.ui import Do, Listed, Ui, press
 
 FRAME_S: Final = 0.25
+HEARD_S: Final = 2.5
+"""By then the bus has said what a key has done: each heartbeat, once a second, says who is paused."""
 LAYERS_S: Final = 2.0
 """How often the layers of a cap are asked for, while they are shown."""
 FIRST_SNAPSHOT_S: Final = 0.05
@@ -57,6 +59,8 @@ class LiveView:
         """What was asked of the jar, and is not answered yet."""
         self._look: tuple[str, float] | None = None
         """Of whose page the layers were asked last, and when."""
+        self._toggled: dict[str, tuple[bool, float]] = {}
+        """Whom a key has just paused, or resumed, and when: the bus may not have said it yet."""
         self._shown: Screen | None = None
         self._leaving = False
         self._paused = False
@@ -146,6 +150,8 @@ class LiveView:
     def _ask(self, what: Do) -> None:
         try:
             self._requests.append(Request(self._jar, what.cmd, name=what.name))
+            if what.cmd in ("pause", "resume") and what.name is not None:
+                self._toggled[what.name] = what.cmd == "pause", time.monotonic()
             self._say(f"{what.name or 'the jar'}: {what.cmd}")
         except BrainjarError as error:
             self._say(str(error))
@@ -178,6 +184,14 @@ class LiveView:
         if any(answer.done for answer in answers):
             self._requests.remove(request)
             request.close()
+
+    def _listed(self) -> list[Listed]:
+        now = time.monotonic()
+        listed = []
+        for persona in self._model.personas.values() if self._model is not None else ():
+            paused, at = self._toggled.get(persona.name, (False, 0.0))
+            listed.append(Listed(persona.name, persona.role, paused if now - at < HEARD_S else "operator" in persona.paused))
+        return listed
 
     def _say(self, note: str) -> None:
         self._ui = msgspec.structs.replace(self._ui, note=note)
@@ -212,7 +226,7 @@ class LiveView:
         if keys is None:
             self._leaving = True
         for key in keys or ():
-            self._ui, action = press(self._ui, key, _listed(self._model))
+            self._ui, action = press(self._ui, key, self._listed())
             if action == LEAVE_VIEW:
                 self._leaving = True
             elif isinstance(action, Do):
@@ -233,11 +247,6 @@ class LiveView:
             pass  # nobody is there to give it back to
         if self._keyboard is not None:
             self._keyboard.give_back()
-
-
-def _listed(model: JarModel | None) -> list[Listed]:
-    personas = model.personas.values() if model is not None else ()
-    return [Listed(persona.name, persona.role, "operator" in persona.paused) for persona in personas]
 
 
 def model_of(jar: Jar, snapshot: Envelope) -> JarModel:
