@@ -362,7 +362,10 @@ class Life:
         facts: dict[str, Any] = {"persona": birth.name, "role": birth.role, "life": birth.life, "deaths": birth.deaths}
         found = self.readings.of(readers.Thought(text=text, mood=self.mood.word, **facts))
         if found:
-            self._patiently(lambda: self.mind.read(self.context.line, found))
+            try:
+                self.mind.read(self.context.line, found)
+            except sqlite3.Error as error:  # worth neither waiting for a disk nor a life
+                self.voice.trouble(f"what was read out of a thought cannot be kept: {error}")
         return found
 
     def _loop(self, text: str, *, circles: bool) -> Literal["", "within", "again"]:

@@ -59,6 +59,8 @@ class LiveView:
         """What was asked of the jar, and is not answered yet."""
         self._look: tuple[str, float] | None = None
         """Of whose page the layers were asked last, and when."""
+        self._layers: Request | None = None
+        """Who asks for them: never two at a time, or a jar that hangs would find a queue of them."""
         self._toggled: dict[str, tuple[bool, float]] = {}
         """Whom a key has just paused, or resumed, and when: the bus may not have said it yet."""
         self._shown: Screen | None = None
@@ -161,10 +163,11 @@ class LiveView:
         chosen, now = self._ui.chosen, time.monotonic()
         if not self._ui.detail or chosen is None or self._model is None:
             self._look = None
-        elif self._look is None or self._look[0] != chosen or now - self._look[1] > LAYERS_S:
+        elif self._layers not in self._requests and (self._look is None or self._look[0] != chosen or now - self._look[1] > LAYERS_S):
             self._look = chosen, now
             try:
-                self._requests.append(Request(self._jar, "status"))
+                self._layers = Request(self._jar, "status")
+                self._requests.append(self._layers)
             except BrainjarError as error:
                 self._say(str(error))
 
