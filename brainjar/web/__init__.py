@@ -1,0 +1,1 @@
+"""The dashboard: a client of bus and control socket like any other, over HTTP."""
