@@ -16,7 +16,7 @@ _STATES: Final = ("starting", "loading", "ready", "thinking", "paused", "stoppin
 
 def text(status: Status) -> bytes:
     registry = CollectorRegistry()
-    registry.register(_Jar(status))  # type: ignore[arg-type]
+    registry.register(_Jar(status))
     return generate_latest(registry)
 
 
