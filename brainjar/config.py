@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import zlib
 from collections.abc import Mapping, Sequence
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -222,6 +223,37 @@ class Snapshots(Struct, frozen=True, kw_only=True):
         return max(1, self.write_budget // personas) if self.disk else 0
 
 
+class Web(Struct, frozen=True, kw_only=True):
+    """The dashboard."""
+
+    enabled: bool = False
+    """Whether the supervisor runs it."""
+    host: str = "127.0.0.1"
+    port: int = 8095
+    socket: str = ""
+    """The path of a unix socket instead; "": none."""
+    names: tuple[str, ...] = ()
+    """By what names it is reached, beside loopback's."""
+    proxies: tuple[str, ...] = ()
+    """Addresses of proxies whose word on who asks is believed."""
+    control: bool = False
+    """Whether it may do anything but look."""
+
+    @property
+    def beyond_loopback(self) -> bool:
+        if self.socket or self.host == "localhost":
+            return False
+        try:
+            return not ip_address(self.host).is_loopback
+        except ValueError:
+            return True
+
+    @property
+    def where(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"unix:{self.socket}" if self.socket else f"http://{host}:{self.port}/"
+
+
 class Config(Struct, frozen=True, kw_only=True):
     source: Path
     jar: Jar
@@ -233,6 +265,7 @@ class Config(Struct, frozen=True, kw_only=True):
     """How much of each mind is kept."""
     readers: tuple[Reader, ...] = ()
     """Of other packages, asked about each thought."""
+    web: Web = Web()
     personas: tuple[Persona, ...]
     notes: tuple[str, ...]
     """One sentence for each thing that the user should hear at start: a key that is not used, a number that was lowered."""
@@ -375,10 +408,20 @@ class _Resolver:
             record=Retention(seconds=raw.record.keep, bytes=raw.record.size, traces=raw.record.traces),
             readers=readers.chosen(tuple(dict.fromkeys(raw.senses.readers)), self.source.at("senses.readers")),
             snapshots=Snapshots(disk=raw.snapshots.disk, write_budget=raw.snapshots.write_budget),
+            web=self.web(),
             personas=tuple(self.persona(one, names, after[one.name], i % concurrent) for i, one in enumerate(raw.persona)),
             engines=self.engines(engines_only=engines_only),
             notes=tuple(self.notes),
         )
+
+    def web(self) -> Web:
+        raw = msgspec.structs.asdict(self.raw.web)
+        raw["socket"] = str(self.base / raw["socket"]) if raw["socket"] else ""
+        web = Web(**raw)
+        if web.beyond_loopback and not web.names:
+            wanted = 'an address of loopback, or web.names = ["..."] beside it: by what name it is reached from elsewhere'
+            raise self.source.wrong("web.host", web.host, wanted)
+        return web
 
     def inference(self, concurrent: int) -> Inference:
         raw = self.raw.inference

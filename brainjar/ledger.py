@@ -335,11 +335,12 @@ def read_births(path: Path) -> list[BirthRecord]:
     return found
 
 
-def read_samples(path: Path) -> list[Sample]:
-    """All there are, oldest first, as `read_deaths`. [] where an older version wrote the ledger."""
+def read_samples(path: Path, since: float = 0.0) -> list[Sample]:
+    """All there are from `since` on, oldest first, as `read_deaths`. [] where an older version wrote the ledger."""
     if not path.exists():
         return []
-    rows = _rows_of(path, "samples", "SELECT at, persona, life, used, cap, rate, mood FROM samples ORDER BY at")
+    sql = "SELECT at, persona, life, used, cap, rate, mood FROM samples WHERE at >= ? ORDER BY at"
+    rows = _rows_of(path, "samples", sql, (since,))
     names = ("at", "persona", "life", "used_bytes", "cap_bytes", "tokens_per_s", "mood")
     return [Sample(**dict(zip(names, row, strict=True))) for row in rows]
 
@@ -353,26 +354,28 @@ def read_runs(path: Path) -> list[RunRecord]:
     return [msgspec.structs.replace(record, epoch=epoch, at=at) for epoch, at, record in found if record is not None]
 
 
-def read_deaths(path: Path, persona: str | None = None) -> list[Death]:
-    """All deaths in the ledger at `path`, oldest first, read without disturbing a running jar. [] when there is no ledger yet."""
+def read_deaths(path: Path, persona: str | None = None, newest: int = -1) -> list[Death]:
+    """The `newest` deaths in the ledger at `path` (-1: all), oldest first, read without disturbing a running jar. [] when there is no
+    ledger yet."""
     if not path.exists():
         return []
     try:
-        return _read_deaths(path, persona, "ro")
+        return _read_deaths(path, persona, newest, "ro")
     except sqlite3.OperationalError:  # after a power cut its journal has to be taken up first, which reading alone may not
-        return _read_deaths(path, persona, "rw")
+        return _read_deaths(path, persona, newest, "rw")
 
 
-def _read_deaths(path: Path, persona: str | None, mode: str) -> list[Death]:
-    sql = "SELECT death FROM births WHERE outcome = 'death' AND (?1 IS NULL OR persona = ?1) ORDER BY ended, birth"
-    return _deaths(_rows(path, sql, (persona,), mode))
+def _read_deaths(path: Path, persona: str | None, newest: int, mode: str) -> list[Death]:
+    where = "outcome = 'death' AND (?1 IS NULL OR persona = ?1)"
+    sql = f"SELECT death FROM births WHERE {where} ORDER BY ended DESC, birth DESC LIMIT ?2"
+    return _deaths(reversed(_rows(path, sql, (persona, newest), mode)))
 
 
-def _rows_of(path: Path, table: str, sql: str) -> list[Any]:
+def _rows_of(path: Path, table: str, sql: str, values: tuple[Any, ...] = ()) -> list[Any]:
     there = "SELECT 1 FROM sqlite_master WHERE name = ?"
     for mode in ("ro", "rw"):
         try:
-            return _rows(path, sql, (), mode) if _rows(path, there, (table,), mode) else []
+            return _rows(path, sql, values, mode) if _rows(path, there, (table,), mode) else []
         except sqlite3.OperationalError:
             if mode == "rw":
                 raise

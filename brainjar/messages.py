@@ -327,6 +327,17 @@ class EngineStatus(msgspec.Struct, frozen=True, kw_only=True):
     decode_s: float | None = None
 
 
+class WebStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """The dashboard, where the supervisor runs one."""
+
+    pid: int | None
+    where: str
+    """Its address."""
+    serves: bool
+    why: str = ""
+    """Why it does not run, or was started again."""
+
+
 class SupervisorStatus(msgspec.Struct, frozen=True, kw_only=True):
     pid: int
     uptime_s: float
@@ -357,6 +368,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     watchdog: WatchdogStatus = WatchdogStatus()
     snapshots: SnapshotsStatus = SnapshotsStatus()
     engines: tuple[EngineStatus, ...] = ()
+    web: WebStatus | None = None
 
 
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):

@@ -6,6 +6,7 @@ import os
 import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import closing
+from itertools import islice
 from pathlib import Path
 from typing import Final, Literal
 
@@ -136,14 +137,23 @@ def read_lines(path: Path, wanted: Range = Range()) -> Iterator[Line]:  # noqa: 
 
     Raise `BrainjarError` for a file that cannot be read as one.
     """
+    return _read(path, wanted, backwards=False)
+
+
+def newest_lines(path: Path, wanted: Range, count: int) -> list[Line]:
+    """The last `count` of the lines that are wanted, oldest first; as `read_lines`, without reading those before them."""
+    return list(islice(_read(path, wanted, backwards=True), count))[::-1]
+
+
+def _read(path: Path, wanted: Range, *, backwards: bool) -> Iterator[Line]:
     if not path.exists():
         return
-    folded, after = wanted.search.casefold(), wanted.after
+    folded, after = wanted.search.casefold(), (1 << 63) - 1 if backwards else wanted.after
     try:
         with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=5.0)) as db:
             if schema_of(db, path) == 0:
                 return
-            sql, values = _query(wanted, schema_of(db, path))
+            sql, values = _query(wanted, schema_of(db, path), backwards=backwards)
             # by pages: who takes the lines may be a pager, and an open query would keep the mind's journal from shrinking
             while rows := db.execute(sql, (after, *values)).fetchall():
                 for id, at, life, kind, source, content, read in rows:
@@ -204,10 +214,10 @@ def _readings(body: str | None) -> dict[str, dict[str, Value]]:
         return {}
 
 
-def _query(wanted: Range, schema: int) -> tuple[str, list[object]]:
-    """Its first value, which comes before these, is the id after which to begin."""
-    where: list[str] = ["id > ?"]
-    values: list[object] = []
+def _query(wanted: Range, schema: int, *, backwards: bool) -> tuple[str, list[object]]:
+    """Its first value, which comes before these, is the id after which to begin; `backwards`, before which."""
+    where: list[str] = ["id < ? AND id > ?" if backwards else "id > ?"]
+    values: list[object] = [wanted.after] if backwards else []
     for clause, value in (("life = ?", wanted.life), ("at >= ?", wanted.since), ("at < ?", wanted.until)):
         if value is not None:
             where.append(clause)
@@ -222,4 +232,4 @@ def _query(wanted: Range, schema: int) -> tuple[str, list[object]]:
         values.append(" AND ".join(f'"{part}"' for part in list(parts)[:PARTS]))
     read = "(SELECT body FROM readings WHERE line = id)" if schema >= 3 else "NULL"
     what = f"id, at, life, kind, source, content, {read}"
-    return f"SELECT {what} FROM lines WHERE {' AND '.join(where)} ORDER BY id LIMIT {PAGE_LINES}", values
+    return f"SELECT {what} FROM lines WHERE {' AND '.join(where)} ORDER BY id {'DESC' if backwards else 'ASC'} LIMIT {PAGE_LINES}", values

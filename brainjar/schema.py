@@ -221,6 +221,24 @@ class RawSenses(Struct, frozen=True, kw_only=True):
     ] = ()
 
 
+class RawWeb(Struct, frozen=True, kw_only=True):
+    enabled: Annotated[bool, Key("true or false")] = False
+    host: Annotated[str, Meta(min_length=1, max_length=255), Key('an address to listen at, such as "127.0.0.1"')] = "127.0.0.1"
+    port: Annotated[int, Meta(ge=1, le=65535), Key("a port from 1 to 65535, such as 8095")] = 8095
+    socket: Annotated[str, Meta(max_length=100), Key("the path of a unix socket, of at most 100 characters")] = ""
+    names: Annotated[
+        tuple[Annotated[str, Meta(min_length=1, max_length=255)], ...],
+        Meta(max_length=16),
+        Key('a list of names by which it is reached, such as ["jar.example"]'),
+    ] = ()
+    proxies: Annotated[
+        tuple[Annotated[str, Meta(min_length=1, max_length=64)], ...],
+        Meta(max_length=16),
+        Key('a list of addresses of proxies that are believed, such as ["127.0.0.1"]'),
+    ] = ()
+    control: Annotated[bool, Key("true or false")] = False
+
+
 class RawConfig(Struct, frozen=True, kw_only=True):
     jar: RawJar = RawJar()
     model: RawModel = RawModel()
@@ -230,6 +248,7 @@ class RawConfig(Struct, frozen=True, kw_only=True):
     snapshots: RawSnapshots = RawSnapshots()
     record: RawRecord = RawRecord()
     senses: RawSenses = RawSenses()
+    web: RawWeb = RawWeb()
     sampling: RawSampling = RawSampling()
     persona: tuple[RawPersona, ...] = ()
 

@@ -16,6 +16,7 @@ COMMANDS: Final = (
     "supervise",
     "status",
     "top",
+    "web",
     "kill",
     "restart",
     "pause",

@@ -57,6 +57,7 @@ def _lines(status: Status, now: float) -> list[str]:
     lines += dict.fromkeys(f"{clean(p.model)}: weights {clean(p.layout)}" for p in status.personas if p.layout)
     lines += _engines(status, now)
     lines += _watchdog(status)
+    lines += _web(status)
     layers = [
         (p.name, layer.name, _bytes(layer.limit_bytes), _bytes(layer.used_bytes), "yes" if layer.effective else "no", _about(layer))
         for p in status.personas
@@ -85,6 +86,15 @@ def _engines(status: Status, now: float) -> list[str]:
     titles = ("ENGINE", "STATE", "FOR", "PID", "DEATHS", "KV CELLS", "THREADS", "TOKENS", "A BATCH", "COMPUTES FOR")
     lines = ["", *_aligned([titles, *rows])] if rows else []
     return lines + [f"the engine of {clean(e.model)} ended last because {clean(e.why)}" for e in status.engines if e.why]
+
+
+def _web(status: Status) -> list[str]:
+    from brainjar.view.words import clean
+
+    if (web := status.web) is None:
+        return []
+    how = f"pid {web.pid}" if web.serves else f"not yet: {clean(web.why)}" if web.why else "not yet"
+    return ["", f"the dashboard is at {clean(web.where)} ({how})"]
 
 
 def _watchdog(status: Status) -> list[str]:

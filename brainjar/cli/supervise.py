@@ -36,6 +36,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def run(args: argparse.Namespace) -> int:
     from brainjar import config as configs
+    from brainjar import web
     from brainjar.cli import planning, trials
     from brainjar.supervisor import terminal
     from brainjar.supervisor.loop import Supervisor
@@ -45,6 +46,8 @@ def run(args: argparse.Namespace) -> int:
     if said:
         print(f"brainjar: {said}", file=sys.stderr)
     config = configs.load(path, args.overrides, model=args.model, state_dir=args.state_dir)
+    if config.web.enabled and (missing := web.missing()) is not None:
+        raise UsageError(f"{config.source}: web.enabled = true: {missing}")
     for note in config.notes:
         print(f"brainjar: {note}", file=sys.stderr)
     _fetch_missing(config)

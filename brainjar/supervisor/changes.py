@@ -20,7 +20,7 @@ SUPERVISED: Final = frozenset({"priority", "expendable", "sees", "vitals", "afte
 """Of a persona, what the supervisor alone acts on."""
 TOLD: Final = frozenset({"prompt", "first", "texts", "sampling"})
 """What its worker is told as it lives."""
-SECTIONS: Final = ("restart", "watchdog", "snapshots", "record")
+SECTIONS: Final = ("restart", "watchdog", "snapshots", "record", "web")
 """Of the jar, what is acted on from the next moment on."""
 
 

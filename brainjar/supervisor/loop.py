@@ -48,6 +48,7 @@ from brainjar.supervisor.terminal import Terminal
 from brainjar.supervisor.upgrade import Upgrade
 from brainjar.supervisor.verdicts import Verdicts
 from brainjar.supervisor.watch import Watch
+from brainjar.supervisor.web import Web
 from brainjar.supervisor.zygotes import LOAD_S, Standing, Zygote
 from brainjar.watchdog import pressure
 
@@ -87,8 +88,8 @@ class Supervisor:
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
         # voice and feed of each life, of one that waits and of one that is not closed yet; libzmq's own bound is 1,023
         self._context.set(zmq.MAX_SOCKETS, 64 + 6 * MAX_PERSONAS)
-        # before the socket that asks it; the view is the only process of the jar that is let in
-        is_view = lambda pid: pid == terminal.pid and pid > 0  # noqa: E731
+        # before the socket that asks it; view and dashboard are the only processes of the jar that are let in
+        is_view = lambda pid: pid > 0 and pid in (terminal.pid, self.web.pid)  # noqa: E731
         self._doorkeeper = bus.Doorkeeper(self._context, lambda pid, uid: refusal(pid, uid, is_view) is None)
         self._events = bus.Events(self._context, premises.runtime_dir, guarded=True)
         self.bulletin = Bulletin(self._events, ledger, None if state is None else state.bulletin)
@@ -96,6 +97,7 @@ class Supervisor:
         if state is None:
             ledger.close_open_lives(time.time(), self._announce_lost)
         self._poller = Poller()
+        self.web: Web = Web(config.web, premises.state_dir, self._poller, clock, partial(self._announce_jar, "PRESSURE"))
         self.keeper = Keeper(config, premises, ledger, self.bulletin, self._context, self.housing, self._poller, clock, state)
         self.senses = Senses(premises.state_dir, config.watchdog.sensors, self.housing.groups.unified)
         self.verdicts = Verdicts(config.watchdog, self.keeper, self.bulletin, self.senses, dry_run=dry_run)
@@ -107,7 +109,7 @@ class Supervisor:
         )
         self.keeper.births.come = self._attendance.come
         self._started = clock() if state is None else state.started
-        self._reports = Reports(self.keeper, self.verdicts, self.bulletin, ledger, self._started)
+        self._reports = Reports(self.keeper, self.verdicts, self.bulletin, ledger, self.web, self._started)
         self._samples = Samples(self.keeper, ledger)
         self._samples.run()
         self._options = options or []
@@ -245,6 +247,7 @@ class Supervisor:
     def _leave(self) -> None:
         """Close what does not outlive an execve, in good order: what was said is on its way."""
         self.senses.close()
+        self.web.close()
         for process in self.keeper.roster.processes():
             process.channel.leave()
         self.ledger.leave()
@@ -287,6 +290,7 @@ class Supervisor:
             for process in self.keeper.roster.processes():
                 process.watch_by(before.watchdog, config.watchdog)
         self.keeper.adopt(config, changes)
+        self.web.adopt(config.web)
         self._samples.run()
 
     def _over(self) -> bool:
@@ -302,9 +306,11 @@ class Supervisor:
             for zygote in self.keeper.zygotes:
                 zygote.kill()
             self.keeper.engines.dismiss()
+            self.web.finish()
+        self.web.tend()
         self.terminal.finish(self.clock())
         ended = all(zygote.standing is Standing.ABSENT for zygote in self.keeper.zygotes)
-        return self.terminal.pidfd < 0 and ended and self.keeper.engines.gone
+        return self.terminal.pidfd < 0 and ended and self.keeper.engines.gone and self.web.gone
 
     def _loaders(self) -> list[Zygote | Engine]:
         return [*self.keeper.zygotes, *self.keeper.engines]
@@ -323,6 +329,7 @@ class Supervisor:
         self._reload.close()
         self._upgrade.close()
         self.senses.close()
+        self.web.close()
         reaper.end_strangers({self.terminal.pid})
         if self.terminal.pidfd >= 0:
             reaper.send(self.terminal.pidfd, signal.SIGTERM)
@@ -444,7 +451,7 @@ class Supervisor:
         return (
             known
             | {loader.pid for loader in self._loaders()}
-            | {self.terminal.pid}
+            | {self.terminal.pid, self.web.pid}
             | self.senses.pids
             | self._reload.pids
             | self._upgrade.pids
@@ -533,6 +540,7 @@ class Supervisor:
         interval = self.keeper.config.watchdog.interval
         self._next_beat = now + (interval if self._quiet_beats >= QUIET_BEATS else min(HEARTBEAT_S, interval))
         self.senses.tend(now)
+        self.web.tend()
         self.watch.beat(now)
         self.verdicts.beat(now)
         self._samples.beat(now)
@@ -552,3 +560,4 @@ class Supervisor:
         for worker in self.keeper.workers.values():
             if worker.process is not None:
                 logs.bound(worker.process.stderr)
+        self.web.bound()

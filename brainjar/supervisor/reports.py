@@ -14,17 +14,19 @@ from brainjar.messages import JAR, PersonaStatus, SenseStatus, SnapshotsStatus, 
 from brainjar.supervisor.bulletin import Bulletin
 from brainjar.supervisor.keeper import Keeper
 from brainjar.supervisor.verdicts import Verdicts
+from brainjar.supervisor.web import Web
 from brainjar.supervisor.worker import Worker, age
 from brainjar.vitals import Vitals
 
 
 class Reports:
-    def __init__(self, keeper: Keeper, verdicts: Verdicts, bulletin: Bulletin, ledger: Ledger, started: float) -> None:
+    def __init__(self, keeper: Keeper, verdicts: Verdicts, bulletin: Bulletin, ledger: Ledger, web: Web, started: float) -> None:
         """`started`: when the jar was; monotonic."""
         self._keeper = keeper
         self._verdicts = verdicts
         self._bulletin = bulletin
         self._ledger = ledger
+        self._web = web
         self._started = started
         self._ticks: dict[int, tuple[float, float]] = {}
         """pid -> (seconds of a core that it had used, when that was read)."""
@@ -52,6 +54,7 @@ class Reports:
                 disk_written_bytes_day=sum(p.snapshot.disk_written_bytes_day for p in personas if p.snapshot is not None),
             ),
             engines=tuple(engine.status() for engine in self._keeper.engines.all),
+            web=self._web.status(),
         )
 
     def _persona(self, worker: Worker, now: float) -> PersonaStatus:

@@ -1,11 +1,14 @@
-"""Who may look, and who may act: the token and where it is kept, sessions, and how often somebody may be wrong. Pure but for the file.
+"""Who may look, and who may act: the token, the password and where they are kept, sessions, and how often somebody may be wrong. Pure
+but for the files.
 
-The token is a random secret in a file of its owner alone. It is exchanged for a session: a random name in a cookie that no script sees and
-no other site can make a browser send. Nothing of either is ever logged. What is compared, is compared in constant time.
+The token is a random secret in a file of its owner alone. It, or the password where somebody has set one, is exchanged for a session: a
+signed name in a cookie that no script sees and no other site can make a browser send. Nothing of either is ever logged. What is compared,
+is compared in constant time.
 """
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 import os
 import secrets
@@ -16,14 +19,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from brainjar.errors import BrainjarError
+from brainjar.errors import BrainjarError, UsageError
 
-FILE: Final = "web-token"
+TOKEN, PASSWORD = "web-token", "web-password"
+"""Files in the state directory."""
 TOKEN_BYTES: Final = 32
+SHORTEST: Final = 12
+"""Characters of a password."""
 SESSION_S: Final = 12 * 3600.0
-"""How long a session lasts that is not used."""
-SESSIONS: Final = 64
-"""Most at a time; the one that was not used for longest goes."""
+"""How long a session lasts that is not used: then it has to be given anew."""
+RENEWED_S: Final = 3600.0
+"""One that is older, and used, is given anew."""
+NAME_BYTES: Final = 16
+ENDED: Final = 4096
+"""Sessions that were ended before their time; of those before it is forgotten that they were."""
 ATTEMPTS, WINDOW_S = 10, 60.0
 """So many wrong tokens from one peer in so long, and then none of its tokens is looked at until that is over."""
 PEERS: Final = 4096
@@ -36,22 +45,62 @@ class TokenError(BrainjarError):
 
 def token(state_dir: Path) -> str:
     """The jar's; made where there is none. Raise `TokenError` for a file that others could have read or written."""
-    path = state_dir / FILE
+    path = state_dir / TOKEN
     try:
-        return _read(path)
+        return _read_token(path)
     except FileNotFoundError:
         return rotate(state_dir, only_new=True)
 
 
 def rotate(state_dir: Path, *, only_new: bool = False) -> str:
     """Another one, in the place of that before. `only_new`: where somebody else has just made one, that one."""
-    path = state_dir / FILE
     made = secrets.token_urlsafe(TOKEN_BYTES)
     try:
-        fd, name = tempfile.mkstemp(prefix=f".{FILE}-", dir=state_dir)  # 0600
+        _write(state_dir / TOKEN, made, only_new=only_new)
+    except FileExistsError:
+        return _read_token(state_dir / TOKEN)
+    return made
+
+
+def set_password(state_dir: Path, password: str | None) -> None:
+    """None: there is none from now on. Raise `TokenError`, and `UsageError` for one that is too short."""
+    from argon2 import PasswordHasher
+
+    path = state_dir / PASSWORD
+    if password is None:
+        path.unlink(missing_ok=True)
+    elif len(password) < SHORTEST:
+        raise UsageError(f"a password of {len(password)} characters: wanted at least {SHORTEST}")
+    else:
+        _write(path, PasswordHasher().hash(password))
+
+
+def password_hash(state_dir: Path) -> str:
+    """ "" where no password is set. Raise `TokenError` for a file that others could have read or written."""
+    try:
+        return _read(state_dir / PASSWORD, "brainjar web password")
+    except FileNotFoundError:
+        return ""
+
+
+def is_password(given: str, hash: str) -> bool:
+    """Takes a tenth of a second and 64 MiB, on purpose: argon2id."""
+    from argon2 import PasswordHasher
+    from argon2.exceptions import InvalidHashError, VerificationError
+
+    try:
+        return bool(hash) and PasswordHasher().verify(hash, given)
+    except (VerificationError, InvalidHashError):
+        return False
+
+
+def _write(path: Path, text: str, *, only_new: bool = False) -> None:
+    """Whole or not at all, for its owner alone. Raise FileExistsError where it may only be new and is not."""
+    try:
+        fd, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)  # 0600
         try:
             with os.fdopen(fd, "w") as file:
-                file.write(made + "\n")
+                file.write(text + "\n")
                 file.flush()
                 os.fsync(file.fileno())
             if only_new:
@@ -59,70 +108,90 @@ def rotate(state_dir: Path, *, only_new: bool = False) -> str:
                 os.unlink(name)
             else:
                 os.replace(name, path)
-        except FileExistsError:
-            os.unlink(name)
-            return _read(path)
         except BaseException:
             os.unlink(name)
             raise
+    except FileExistsError:
+        raise
     except OSError as error:
-        raise TokenError(f"{path}: the token cannot be written: {error.strerror}") from None
-    return made
+        raise TokenError(f"{path}: it cannot be written: {error.strerror}") from None
 
 
-def _read(path: Path) -> str:
+def _read_token(path: Path) -> str:
+    found = _read(path, "brainjar web token --rotate")
+    if len(found) < TOKEN_BYTES:
+        raise TokenError(f"{path}: is no token: make another with brainjar web token --rotate")
+    return found
+
+
+def _read(path: Path, remedy: str) -> str:
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except FileNotFoundError:
         raise
     except OSError as error:
-        raise TokenError(f"{path}: the token cannot be read: {error.strerror}") from None
+        raise TokenError(f"{path}: it cannot be read: {error.strerror}") from None
     with os.fdopen(fd, "rb") as file:
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode) or status.st_mode & 0o077 or status.st_uid not in (0, os.geteuid()):
-            raise TokenError(f"{path}: others may read or write the token: make another with brainjar web token --rotate")
-        found = file.read(1024).decode(errors="replace").strip()
-    if len(found) < TOKEN_BYTES:
-        raise TokenError(f"{path}: is no token: make another with brainjar web token --rotate")
-    return found
+            raise TokenError(f"{path}: others may read or write it: make another with {remedy}")
+        return file.read(1024).decode(errors="replace").strip()
 
 
 def same(given: str, wanted: str) -> bool:
     return hmac.compare_digest(given.encode(errors="replace"), wanted.encode())
 
 
-class Sessions:
-    """Those who have shown the token: names that nobody can guess, each with when it was used last."""
+class Secret:
+    """What stands in a file of the state directory, as it is now: `read` is called again when that file is another one."""
 
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
-        self._used: OrderedDict[str, float] = OrderedDict()
+    def __init__(self, path: Path, read: Callable[[], str]) -> None:
+        self._path, self._read = path, read
+        self._seen: tuple[int, int, int] | None = None
+        self._known = ""
+
+    def __call__(self) -> str:
+        try:
+            status = self._path.stat(follow_symlinks=False)
+        except OSError:
+            seen = None
+        else:
+            seen = status.st_ino, status.st_mtime_ns, status.st_mode
+        if seen is None or seen != self._seen:
+            self._known, self._seen = self._read(), seen
+        return self._known
+
+
+class Sessions:
+    """Those who have shown the token. A session is a random name and when it was given, signed with a key that comes of the token: it
+    outlives a restart of the dashboard, and ends with the token."""
+
+    def __init__(self, key: Callable[[], str], clock: Callable[[], float]) -> None:
+        """`clock`: Unix seconds."""
+        self._key, self._clock = key, clock
+        self._ended: OrderedDict[str, None] = OrderedDict()
 
     def begin(self) -> str:
-        name = secrets.token_urlsafe(TOKEN_BYTES)
-        self._used[name] = self._clock()
-        while len(self._used) > SESSIONS:
-            self._used.popitem(last=False)
-        return name
+        said = f"{int(self._clock())}.{secrets.token_urlsafe(NAME_BYTES)}"
+        return f"{said}.{self._signed(said)}"
 
-    def lives(self, name: str) -> bool:
-        """Whether it is one; from now on it was used just now."""
-        used, now = self._used.get(name), self._clock()
-        if used is None:
-            return False
-        if now - used > SESSION_S:
-            del self._used[name]
-            return False
-        self._used[name] = now
-        self._used.move_to_end(name)
-        return True
+    def age_s(self, session: str) -> float | None:
+        """Since it was given; None: it is none, or none any more."""
+        said, _, signature = session.rpartition(".")
+        given, _, name = said.partition(".")
+        if not same(signature, self._signed(said)) or name in self._ended:
+            return None
+        age = self._clock() - int(given)
+        return max(0.0, age) if -60.0 <= age <= SESSION_S else None
 
-    def end(self, name: str) -> None:
-        self._used.pop(name, None)
+    def end(self, session: str) -> None:
+        if self.age_s(session) is not None:
+            self._ended[session.split(".")[1]] = None
+            while len(self._ended) > ENDED:
+                self._ended.popitem(last=False)
 
-    def end_all(self) -> None:
-        """The token is another one."""
-        self._used.clear()
+    def _signed(self, said: str) -> str:
+        return hmac.new(b"brainjar session " + self._key().encode(), said.encode(errors="replace"), hashlib.sha256).hexdigest()
 
 
 class Attempts:

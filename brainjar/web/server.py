@@ -2,53 +2,93 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import socket
 import stat
+from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
+import h11
 import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from brainjar.errors import BrainjarError, UsageError
 from brainjar.web.app import Dashboard, Settings
+from brainjar.web.door import BODY_BYTES
 
 CONNECTIONS: Final = 256
 KEEP_ALIVE_S: Final = 15
+HEAD_S: Final = 20.0
+"""Within so long, or twice that, a request has come that was begun."""
+STUCK_S: Final = 30.0
+"""For so long somebody may take nothing of what waits for it."""
+BEAT_S: Final = 5
 GRACE_S: Final = 3
 """How long a stop waits for answers that are under way."""
 
 
-def serve(settings: Settings, *, host: str, port: int, path: Path | None) -> None:
-    """Until SIGTERM or SIGINT. `path`: a unix socket instead of `host` and `port`. Raise `UsageError`, `BrainjarError`."""
-    listener = _unix(path) if path is not None else _tcp(host, port)
+def serve(settings: Settings, beats: int | None = None) -> None:
+    """Until SIGTERM or SIGINT. `beats`: a descriptor that a byte is written to with each beat. Raise `UsageError`, `BrainjarError`."""
+    web = settings.web
+    if web.beyond_loopback and not web.names:
+        raise UsageError(f"{web.host} is beyond loopback: say by what name it is reached there, --name HOST")
+    app = Dashboard(settings).app()
+    listener = _unix(Path(web.socket)) if web.socket else _tcp(web.host, web.port)
+
+    async def beat() -> None:
+        if beats is not None:
+            with suppress(BlockingIOError, BrokenPipeError):
+                os.write(beats, b"+")
+
     config = uvicorn.Config(
-        Dashboard(settings).app(),
+        app,
+        http=_Patient,
         log_level="warning",
         access_log=False,  # who asked for what is nobody's business, and a query may hold what a mind has said
         server_header=False,
         date_header=False,
-        proxy_headers=False,
+        proxy_headers=bool(web.proxies),
+        # whoever can reach a unix socket is let in by its owner: there the proxy has no address to be known by
+        forwarded_allow_ips="*" if web.socket and "unix" in web.proxies else list(web.proxies),
+        callback_notify=beat,
+        timeout_notify=BEAT_S,
         limit_concurrency=CONNECTIONS,
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=GRACE_S,
         h11_max_incomplete_event_size=16 * 1024,
-        ws="none",
+        ws="websockets-sansio",
+        ws_max_size=BODY_BYTES,
     )
     try:
         uvicorn.Server(config).run(sockets=[listener])
     finally:
         listener.close()
-        if path is not None:
-            path.unlink(missing_ok=True)
+        if web.socket:
+            Path(web.socket).unlink(missing_ok=True)
 
 
-def is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+class _Patient(H11Protocol):
+    """Has patience with whoever has connected and does not say what it wants; but not for ever."""
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        self._late = self.loop.call_later(HEAD_S, self._look, self._heads())
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._late.cancel()
+        super().connection_lost(exc)
+
+    def _heads(self) -> object:
+        """Another object for each request whose head has come."""
+        return self.scope
+
+    def _look(self, before: object) -> None:
+        waits = self.conn.their_state is h11.IDLE
+        if waits and self._heads() is before:
+            self.transport.abort()
+        elif not self.transport.is_closing():
+            self._late = self.loop.call_later(HEAD_S, self._look, self._heads())
 
 
 def _tcp(host: str, port: int) -> socket.socket:
@@ -58,11 +98,13 @@ def _tcp(host: str, port: int) -> socket.socket:
     except OSError as error:
         raise UsageError(f"{host}:{port}: no such address: {error}") from None
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    # whoever is connected inherits it: one that takes nothing any more is given up by the kernel, with all that waits for it
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(STUCK_S * 1000))
     try:
         listener.bind(address)
     except OSError as error:
         listener.close()
-        raise BrainjarError(f"{host}:{port}: cannot be listened at: {error.strerror}; another port: --port N") from None
+        raise BrainjarError(f"{host}:{port}: cannot be listened at: {error.strerror}; another port: web.port, or --port N") from None
     return listener
 
 

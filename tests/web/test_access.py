@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from brainjar.errors import UsageError
 from brainjar.web import access
-from brainjar.web.access import ATTEMPTS, FILE, SESSION_S, SESSIONS, WINDOW_S, Attempts, Sessions, TokenError
+from brainjar.web.access import ATTEMPTS, ENDED, PASSWORD, SESSION_S, TOKEN, WINDOW_S, Attempts, Secret, Sessions, TokenError
 
 
 class Clock:
@@ -23,10 +24,10 @@ class Clock:
 def test_a_token_is_made_once_for_its_owner_alone_and_rotated_on_demand(tmp_path: Path) -> None:
     first = access.token(tmp_path)
     assert len(first) >= 43 and access.token(tmp_path) == first
-    assert stat.S_IMODE((tmp_path / FILE).stat().st_mode) == 0o600
+    assert stat.S_IMODE((tmp_path / TOKEN).stat().st_mode) == 0o600
     second = access.rotate(tmp_path)
     assert second != first and access.token(tmp_path) == second
-    assert [path.name for path in tmp_path.iterdir()] == [FILE]
+    assert [path.name for path in tmp_path.iterdir()] == [TOKEN]
     assert (
         access.same(second, second)
         and not access.same(first, second)
@@ -38,54 +39,105 @@ def test_a_token_is_made_once_for_its_owner_alone_and_rotated_on_demand(tmp_path
 def test_two_that_make_the_first_token_at_once_have_the_same(tmp_path: Path) -> None:
     first = access.token(tmp_path)
     assert access.rotate(tmp_path, only_new=True) == first
-    assert [path.name for path in tmp_path.iterdir()] == [FILE]
+    assert [path.name for path in tmp_path.iterdir()] == [TOKEN]
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o660, 0o666])
 def test_a_token_that_others_may_read_is_none(tmp_path: Path, mode: int) -> None:
     access.token(tmp_path)
-    (tmp_path / FILE).chmod(mode)
-    with pytest.raises(TokenError, match="others may read or write the token: make another"):
+    (tmp_path / TOKEN).chmod(mode)
+    with pytest.raises(TokenError, match="others may read or write it: make another"):
         access.token(tmp_path)
 
 
 def test_what_is_no_token_is_refused(tmp_path: Path) -> None:
-    (tmp_path / FILE).write_text("short\n")
-    (tmp_path / FILE).chmod(0o600)
+    (tmp_path / TOKEN).write_text("short\n")
+    (tmp_path / TOKEN).chmod(0o600)
     with pytest.raises(TokenError, match="is no token"):
         access.token(tmp_path)
-    (tmp_path / FILE).unlink()
+    (tmp_path / TOKEN).unlink()
     (tmp_path / "elsewhere").write_text("x" * 64)
-    (tmp_path / FILE).symlink_to(tmp_path / "elsewhere")
+    (tmp_path / TOKEN).symlink_to(tmp_path / "elsewhere")
     with pytest.raises(TokenError, match="cannot be read"):
         access.token(tmp_path)
-    (tmp_path / FILE).unlink()
-    os.mkfifo(tmp_path / FILE, 0o600)
+    (tmp_path / TOKEN).unlink()
+    os.mkfifo(tmp_path / TOKEN, 0o600)
     with pytest.raises(TokenError):
         access.token(tmp_path)
     with pytest.raises(TokenError, match="cannot be written"):
         access.rotate(tmp_path / "nowhere")
 
 
-def test_a_session_lives_while_it_is_used_and_few_do_at_once() -> None:
-    clock = Clock()
-    sessions = Sessions(clock)
-    name = sessions.begin()
-    assert sessions.lives(name) and not sessions.lives("another") and not sessions.lives("")
-    for _ in range(3):
-        clock.now += SESSION_S - 1
-        assert sessions.lives(name)
-    clock.now += SESSION_S + 1
-    assert not sessions.lives(name) and not sessions.lives(name)
-    first = sessions.begin()
-    others = [sessions.begin() for _ in range(SESSIONS - 1)]
-    assert sessions.lives(first)
-    sessions.begin()
-    assert sessions.lives(first) and not sessions.lives(others[0]), "who was not used for longest goes"
+def test_a_session_lasts_its_time_outlives_a_restart_and_ends_with_the_token() -> None:
+    clock, key = Clock(), "a" * 43
+    sessions = Sessions(lambda: key, clock)
+    session = sessions.begin()
+    assert sessions.age_s(session) == 0 and session != sessions.begin()
+    given, name, signature = session.split(".")
+    for forged in ("", "..", "another", f"{given}.{name}.", f"{int(given) + 1}.{name}.{signature}", f"{given}.{name}x.{signature}", "ü"):
+        assert sessions.age_s(forged) is None, forged
+    clock.now += SESSION_S
+    assert Sessions(lambda: key, clock).age_s(session) == SESSION_S, "another process knows it too"
+    clock.now += 1
+    assert sessions.age_s(session) is None
+    session = sessions.begin()
+    clock.now -= 3600
+    assert sessions.age_s(session) is None, "of the future"
+    clock.now += 3600
+    key = "b" * 43
+    assert sessions.age_s(session) is None
+
+
+def test_a_session_that_was_ended_is_over_and_few_such_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(access, "ENDED", 10)
+    assert ENDED > 10
+    sessions = Sessions(lambda: "key", Clock())
+    first, second = sessions.begin(), sessions.begin()
     sessions.end(first)
-    assert not sessions.lives(first)
-    sessions.end_all()
-    assert not any(map(sessions.lives, others))
+    sessions.end("forged")
+    assert sessions.age_s(first) is None and sessions.age_s(second) is not None
+    for _ in range(50):
+        sessions.end(sessions.begin())
+    assert len(sessions._ended) == 10
+
+
+def test_a_secret_is_read_again_when_its_file_is_another_one(tmp_path: Path) -> None:
+    reads = 0
+
+    def read() -> str:
+        nonlocal reads
+        reads += 1
+        return access.token(tmp_path)
+
+    secret = Secret(tmp_path / TOKEN, read)
+    first = secret()
+    assert [secret() for _ in range(5)] == [first] * 5 and reads <= 2
+    second = access.rotate(tmp_path)
+    assert secret() == second != first
+    (tmp_path / TOKEN).chmod(0o644)
+    with pytest.raises(TokenError):
+        secret()
+    (tmp_path / TOKEN).unlink()
+    assert secret() not in (first, second)
+
+
+def test_there_is_no_password_unless_one_is_set_and_only_its_hash_is_kept(tmp_path: Path) -> None:
+    assert access.password_hash(tmp_path) == "" and not access.is_password("", "")
+    with pytest.raises(UsageError, match="wanted at least 12"):
+        access.set_password(tmp_path, "short")
+    access.set_password(tmp_path, "a long pass word")
+    kept = (tmp_path / PASSWORD).read_text()
+    assert "a long" not in kept and kept.startswith("$argon2id$")
+    assert stat.S_IMODE((tmp_path / PASSWORD).stat().st_mode) == 0o600
+    hash = access.password_hash(tmp_path)
+    assert access.is_password("a long pass word", hash) and not access.is_password("a long pass wore", hash)
+    assert not access.is_password("a long pass word", "no hash") and not access.is_password("x", "")
+    (tmp_path / PASSWORD).chmod(0o640)
+    with pytest.raises(TokenError):
+        access.password_hash(tmp_path)
+    access.set_password(tmp_path, None)
+    access.set_password(tmp_path, None)
+    assert access.password_hash(tmp_path) == ""
 
 
 def test_who_is_wrong_too_often_waits_and_nobody_else_does() -> None:

@@ -12,11 +12,13 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
+from brainjar.config import Web
 from brainjar.ledger import Ledger
 from brainjar.messages import Death
 from brainjar.persona.mind import Mind
 from brainjar.web import access
-from brainjar.web.app import BODY_BYTES, Dashboard, Settings
+from brainjar.web.app import Dashboard, Settings
+from brainjar.web.door import BODY_BYTES
 from tests.fakejar import FakeJar
 
 BASE = "http://127.0.0.1:8095"
@@ -35,7 +37,7 @@ def opened(jar: FakeJar) -> Iterator[Open]:
     clients: list[TestClient] = []
 
     def open_dashboard(*, shows: bool = True, **settings: Any) -> TestClient:
-        dashboard = Dashboard(Settings(state_dir=jar.state_dir, **settings))
+        dashboard = Dashboard(Settings(state_dir=jar.state_dir, web=Web(**settings)))
         client = TestClient(dashboard.app(), base_url=BASE)
         client.dashboard = dashboard  # type: ignore[attr-defined]
         client.__enter__()
@@ -49,7 +51,10 @@ def opened(jar: FakeJar) -> Iterator[Open]:
         client.__exit__(None, None, None)
 
 
-LOOKED = ("/metrics", "/api/v1/state", "/api/v1/personas/subject", "/api/v1/deaths", "/api/v1/thoughts", "/api/v1/events")
+LOOKED = (
+    *("/metrics", "/api/v1/state", "/api/v1/personas/subject", "/api/v1/deaths", "/api/v1/thoughts", "/api/v1/samples", "/api/v1/events"),
+    *("/api/v1/session", "/api/status", "/api/instances", "/api/instance/subject", "/api/logs", "/api/metrics"),
+)
 
 
 @pytest.mark.parametrize("path", LOOKED)
@@ -114,7 +119,20 @@ def test_asking_badly_gets_the_right_code_and_does_nothing(opened: Open, jar: Fa
         assert client.post("/api/v1/personas/subject/say", content=content).status_code == 422, content
     assert client.post("/api/v1/personas/subject/kill", content=b'{"cause": ["x"]}').status_code == 422
     assert client.get("/api/v1/personas/..%2f..%2fetc").status_code == 404
-    assert client.get("/api/v1/thoughts?persona=../../x").status_code == 404
+    for query in (
+        "persona=../../x",
+        "persona=",
+        "persona=Subject",
+        "limit=0",
+        "limit=1001",
+        "limit=x",
+        "limit=%C2%B2",
+        f"search={'x' * 201}",
+    ):
+        assert client.get(f"/api/v1/thoughts?{query}").status_code == 422, query
+        assert client.get(f"/api/v1/deaths?{query}").status_code == 422, query
+    for query in ("hours=0", "hours=nan", "hours=169", "hours=x", "persona=%00"):
+        assert client.get(f"/api/v1/samples?{query}").status_code == 422, query
     assert client.put("/api/v1/state").status_code == 405
     assert {request["cmd"] for request in jar.requests} <= {"status"}
 
