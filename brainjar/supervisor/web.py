@@ -81,8 +81,8 @@ class Web:
 
     def _start(self, now: float) -> None:
         self._retry_at = now + self._pause
-        task = msgspec.json.encode({"state_dir": str(self._state_dir), "web": self._settings}).decode()
-        argv = [sys.executable, "-m", "brainjar.web", str(os.getpid()), "3", task]
+        settings = msgspec.json.encode(self._settings).decode()
+        argv = [sys.executable, "-m", "brainjar.web", str(os.getpid()), "3", str(self._state_dir), settings]
         env = {key: os.environ[key] for key in ("PATH", "LD_LIBRARY_PATH") if key in os.environ} | paths.import_environment()
         log = logs.append(self._state_dir / "logs" / LOG)
         try:

@@ -1,4 +1,4 @@
-"""python -m brainjar.web PARENT DESCRIPTOR SETTINGS
+"""python -m brainjar.web PARENT DESCRIPTOR STATE_DIR SETTINGS
 
 The dashboard as a supervisor runs it: gone when its parent is, the first to go when memory is short, and with a bound of its own on
 it. With each beat of its loop it writes a byte to DESCRIPTOR.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import resource
 import sys
+from pathlib import Path
 from typing import Final
 
 import msgspec
@@ -24,11 +25,12 @@ DESCRIPTORS: Final = 1024
 
 
 def main() -> int:
+    from brainjar.config import Web
     from brainjar.web.app import Settings
     from brainjar.web.server import serve
 
     parent, beats = int(sys.argv[1]), int(sys.argv[2])
-    settings = msgspec.json.decode(sys.argv[3], type=Settings)
+    settings = Settings(state_dir=Path(sys.argv[3]), web=msgspec.json.decode(sys.argv[4], type=Web))
     try:
         bonds.die_with(parent)
         _humble()

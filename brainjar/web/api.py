@@ -9,7 +9,7 @@ import re
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Annotated, Any, Final, TypeVar
 
 import anyio
 import anyio.to_thread
@@ -19,14 +19,14 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
 from brainjar import ledger, minds
-from brainjar.client import control, find
+from brainjar.client import control
 from brainjar.client.find import Jar
 from brainjar.errors import BrainjarError
 from brainjar.ledger import Sample
 from brainjar.messages import Death, PersonaStatus, Status, encode
 from brainjar.minds import Line
 from brainjar.web import metrics
-from brainjar.web.door import Door, body_of
+from brainjar.web.door import body_of
 from brainjar.web.live import Live
 from brainjar.web.openapi import Endpoint, Query, document
 
@@ -67,11 +67,12 @@ class Curve(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Say(msgspec.Struct, forbid_unknown_fields=True):
-    text: str
+    text: Annotated[str, msgspec.Meta(min_length=1, max_length=8000, pattern=r"\S")]
 
 
 class Kill(msgspec.Struct, forbid_unknown_fields=True):
-    cause: str = ""
+    text: Annotated[str, msgspec.Meta(max_length=800)] = msgspec.field(name="cause", default="")
+    """What its next life is told that it died of."""
 
 
 class Done(msgspec.Struct, frozen=True):
@@ -80,8 +81,10 @@ class Done(msgspec.Struct, frozen=True):
 
 
 class Api:
-    def __init__(self, state_dir: Path, door: Door, live: Live, *, control: bool, clock: Callable[[], float] = time.monotonic) -> None:
-        self._state_dir, self._door, self._live, self._control, self._clock = state_dir, door, live, control, clock
+    def __init__(
+        self, state_dir: Path, jar: Callable[[], Jar], live: Live, *, control: bool, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._state_dir, self.jar, self._live, self._control, self._clock = state_dir, jar, live, control, clock
         self._status: tuple[float, Status] | None = None
         self._asking = asyncio.Lock()
         self._readers, self._actors = anyio.CapacityLimiter(READERS), anyio.CapacityLimiter(ACTORS)
@@ -189,9 +192,6 @@ class Api:
     async def openapi(self, request: Request) -> Response:
         return Response(self._document, media_type="application/json")
 
-    def jar(self) -> Jar:
-        return find.find(None, self._state_dir)
-
     # ── what is told ──
 
     async def _readyz(self, request: Request) -> Response:
@@ -267,8 +267,6 @@ class Api:
                 raise HTTPException(403, "this dashboard may only look: web.control is off")
             body = await body_of(request, takes, optional=action == "kill") if takes is not None else None
             more = {key: value for key, value in msgspec.structs.asdict(body).items() if value} if body is not None else {}
-            if action == "say" and "text" not in more:
-                raise HTTPException(422, "text is empty")
             persona = await self.named(request.path_params["name"])
             said = await anyio.to_thread.run_sync(lambda: control.ask(self.jar(), action, name=persona.name, **more), limiter=self._actors)
             self._status = None

@@ -17,6 +17,8 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route, WebSocketRoute
 
+from brainjar.client import find
+from brainjar.client.find import Jar
 from brainjar.config import Web
 from brainjar.errors import BrainjarError, NoJar, UsageError
 from brainjar.web.api import Api
@@ -44,9 +46,10 @@ class Dashboard:
         """Raise `TokenError` for a token that is not safe."""
         self._settings = settings
         self.stream = Stream()
+        self._ear: Ear | None = None
         self._door = Door(settings.state_dir)
-        self._live = Live(self.stream, self._door)
-        self._api = Api(settings.state_dir, self._door, self._live, control=settings.web.control)
+        self._live = Live(self.stream, self._door, self._jar)
+        self._api = Api(settings.state_dir, self._jar, self._live, control=settings.web.control)
 
     def app(self) -> Starlette:
         endpoints = [*self._api.endpoints(), *self._sessions(), *Legacy(self._api).endpoints()]
@@ -60,6 +63,14 @@ class Dashboard:
         guard = Middleware(Guard, hosts=LOOPBACK | {name.casefold().strip("[]") for name in self._settings.web.names})
         handlers: Any = {BrainjarError: _failed, HTTPException: _refused}
         return Starlette(routes=routes, middleware=[guard], exception_handlers=handlers, lifespan=self._lifespan)
+
+    @property
+    def hears(self) -> bool:
+        """Whether the bus is heard now."""
+        return self._ear is not None and not self._ear.why
+
+    def _jar(self) -> Jar:
+        return find.find(None, self._settings.state_dir)
 
     def _sessions(self) -> list[Endpoint]:
         path = "/api/v1/session"
@@ -82,7 +93,7 @@ class Dashboard:
 
     @asynccontextmanager
     async def _lifespan(self, app: Starlette) -> AsyncIterator[None]:
-        ear = Ear(self._api.jar, self.stream.say, asyncio.get_running_loop())
+        self._ear = ear = Ear(self._jar, self.stream.say, asyncio.get_running_loop())
         ear.start()
         try:
             yield

@@ -3,101 +3,139 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from typing import Final
 
+import anyio
+import anyio.to_thread
 from starlette.exceptions import HTTPException
-from starlette.requests import HTTPConnection, Request
+from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from brainjar.client.find import Jar
+from brainjar.errors import BrainjarError
 from brainjar.web.door import Door
-from brainjar.web.stream import Full, Id, Listener, Said, Stream
+from brainjar.web.stream import Full, Id, Listener, Said, Stream, earlier
 
 PING_S: Final = 15.0
 AGAIN_MS: Final = 2000
 """How long a browser waits until it comes again."""
+ASKING: Final = 4
+"""Threads that ask the jar what was said before."""
+RESET: Final = Said(Id(0, 0), "RESET", b'{"type":"RESET"}')
+"""What was missed is not known any more."""
 SLOW: Final = 4000
 """WebSocket: ended because it did not take what was said, or the dashboard ends."""
 
 
 class Live:
-    def __init__(self, stream: Stream, door: Door) -> None:
-        self._stream, self._door = stream, door
+    def __init__(self, stream: Stream, door: Door, jar: Callable[[], Jar]) -> None:
+        """`jar`: raises `BrainjarError` where there is none."""
+        self._stream, self._door, self._jar = stream, door, jar
+        self._asking = anyio.CapacityLimiter(ASKING)
 
-    def _join(self, last: str) -> tuple[Listener, list[Said] | None]:
-        """`last`: the id of what was heard last; "": from now on. None: some of what came after it is lost."""
+    def _join(self) -> Listener:
         try:
-            listener = self._stream.join()
+            return self._stream.join()
         except Full:
             raise HTTPException(503, "as many listen as may", headers={"Retry-After": "5"}) from None
-        if not last:
-            return listener, []
-        id = Id.parse(last)
-        return listener, None if id is None else self._stream.ring.after(id)
+
+    async def _said(self, listener: Listener, last: str) -> AsyncIterator[Said]:
+        """What is said from now on or, where `last` is the id of what was heard last, from then on."""
+        sent = None
+        if last:
+            id = Id.parse(last)
+            before = None if id is None else self._stream.ring.after(id)
+            if id is not None and before is None:
+                before = await self._earlier(id)
+            for said in before or ():
+                sent = said.id
+                yield said
+            if before is None:
+                yield RESET
+        while (said_now := await listener.queue.get()) is not None:
+            if sent is None or said_now.id > sent:
+                yield said_now
+
+    async def _earlier(self, id: Id) -> list[Said] | None:
+        """From the jar: this dashboard may be younger than what was heard last."""
+
+        def ask() -> list[Said] | None:
+            try:
+                return earlier(self._jar(), id)
+            except BrainjarError:
+                return None
+
+        return await anyio.to_thread.run_sync(ask, limiter=self._asking)
 
     async def events(self, request: Request) -> Response:
-        listener, before = self._join(request.headers.get("last-event-id", ""))
+        listener = self._join()
+        said = self._said(listener, request.headers.get("last-event-id", ""))
         media, headers = "text/event-stream", {"X-Accel-Buffering": "no"}
-        return StreamingResponse(self._told(request, listener, before), media_type=media, headers=headers)
+        return StreamingResponse(self._told(request, listener, said), media_type=media, headers=headers)
 
-    async def _told(self, request: Request, listener: Listener, before: list[Said] | None) -> AsyncIterator[bytes]:
+    async def _told(self, request: Request, listener: Listener, said: AsyncIterator[Said]) -> AsyncIterator[bytes]:
+        pending: asyncio.Future[Said] | None = None
         try:
             yield b"retry: %d\n\n" % AGAIN_MS
-            yield b"event: RESET\ndata: {}\n\n" if before is None else b"".join(map(_sse, before))
             while True:
-                try:
-                    said = await asyncio.wait_for(listener.queue.get(), PING_S)
-                except TimeoutError:
+                pending = pending or asyncio.ensure_future(anext(said))
+                if (await asyncio.wait({pending}, timeout=PING_S))[0]:
+                    yield _sse(pending.result())
+                    pending = None
+                else:
                     self._door.admit(request)  # the token may be another one by now
                     yield b": still here\n\n"
-                    continue
-                if said is None:
-                    return
-                yield _sse(said)
-        except HTTPException:
+        except (HTTPException, StopAsyncIteration):
             return
         finally:
+            if pending is not None:
+                pending.cancel()
             self._stream.leave(listener)
 
     async def socket(self, socket: WebSocket) -> None:
         """Each event as a text: `{"id": ..., "event": ...}`, what SSE has as id and data. What the client says is not listened to."""
         try:
-            self._door.admit(HTTPConnection(socket.scope))
-            listener, before = self._join(socket.query_params.get("since", ""))
+            self._door.admit(socket)
+            listener = self._join()
         except HTTPException as error:
             await socket.send_denial_response(Response(error.detail, error.status_code, error.headers))
             return
-        await socket.accept()
-        told = asyncio.create_task(self._tell(socket, listener, before))
         try:
-            with suppress(WebSocketDisconnect, KeyError):  # KeyError: what it says is no text
-                while not told.done():
-                    heard = asyncio.create_task(socket.receive_text())
-                    await asyncio.wait({told, heard}, return_when=asyncio.FIRST_COMPLETED)
-                    if heard.done():
-                        heard.result()
-                    else:
-                        heard.cancel()
+            await socket.accept()
+            told = asyncio.create_task(self._tell(socket, self._said(listener, socket.query_params.get("since", ""))))
+            gone = asyncio.create_task(_gone(socket))
+            try:
+                await asyncio.wait({told, gone}, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                told.cancel()
+                gone.cancel()
         finally:
-            told.cancel()
             self._stream.leave(listener)
 
-    async def _tell(self, socket: WebSocket, listener: Listener, before: list[Said] | None) -> None:
-        with suppress(WebSocketDisconnect, RuntimeError):
-            if before is None:
-                await socket.send_text('{"id":"","event":{"type":"RESET"}}')
-            for said in before or ():
-                await socket.send_text(_text(said))
-            while (said_now := await listener.queue.get()) is not None:
-                await socket.send_text(_text(said_now))
+    async def _tell(self, socket: WebSocket, said: AsyncIterator[Said]) -> None:
+        with suppress(WebSocketDisconnect, RuntimeError, HTTPException):
+            looked = asyncio.get_running_loop().time()
+            async for one in said:
+                if (now := asyncio.get_running_loop().time()) - looked > PING_S:
+                    self._door.admit(socket)
+                    looked = now
+                await socket.send_text(_text(one))
             await socket.close(SLOW)
 
 
+async def _gone(socket: WebSocket) -> None:
+    while (await socket.receive())["type"] != "websocket.disconnect":
+        pass
+
+
 def _sse(said: Said) -> bytes:
+    if said is RESET:
+        return b"event: RESET\ndata: %s\n\n" % said.body
     return b"id: %s\nevent: %s\ndata: %s\n\n" % (str(said.id).encode(), said.type.encode(), said.body)
 
 
 def _text(said: Said) -> str:
-    return f'{{"id":"{said.id}","event":{said.body.decode()}}}'
+    return f'{{"id":"{"" if said is RESET else said.id}","event":{said.body.decode()}}}'

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import stat
@@ -24,17 +25,28 @@ HEAD_S: Final = 20.0
 STUCK_S: Final = 30.0
 """For so long somebody may take nothing of what waits for it."""
 BEAT_S: Final = 5
+HEAD_BYTES: Final = 16 * 1024
 GRACE_S: Final = 3
 """How long a stop waits for answers that are under way."""
 
 
 def serve(settings: Settings, beats: int | None = None) -> None:
     """Until SIGTERM or SIGINT. `beats`: a descriptor that a byte is written to with each beat. Raise `UsageError`, `BrainjarError`."""
+    server, listener = make(settings, beats)
+    try:
+        server.run(sockets=[listener])
+    finally:
+        listener.close()
+        if settings.web.socket:
+            Path(settings.web.socket).unlink(missing_ok=True)
+
+
+def make(settings: Settings, beats: int | None = None) -> tuple[Server, socket.socket]:
+    """One that may be run, and the socket that it is to listen at."""
     web = settings.web
     if web.beyond_loopback and not web.names:
         raise UsageError(f"{web.host} is beyond loopback: say by what name it is reached there, --name HOST")
-    app = Dashboard(settings).app()
-    listener = _unix(Path(web.socket)) if web.socket else _tcp(web.host, web.port)
+    dashboard = Dashboard(settings)
 
     async def beat() -> None:
         if beats is not None:
@@ -42,9 +54,9 @@ def serve(settings: Settings, beats: int | None = None) -> None:
                 os.write(beats, b"+")
 
     config = uvicorn.Config(
-        app,
+        dashboard.app(),
         http=_Patient,
-        log_level="warning",
+        log_level="error",  # what is refused is not worth a line each
         access_log=False,  # who asked for what is nobody's business, and a query may hold what a mind has said
         server_header=False,
         date_header=False,
@@ -56,16 +68,29 @@ def serve(settings: Settings, beats: int | None = None) -> None:
         limit_concurrency=CONNECTIONS,
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=GRACE_S,
-        h11_max_incomplete_event_size=16 * 1024,
+        h11_max_incomplete_event_size=HEAD_BYTES,
         ws="websockets-sansio",
         ws_max_size=BODY_BYTES,
     )
-    try:
-        uvicorn.Server(config).run(sockets=[listener])
-    finally:
-        listener.close()
-        if web.socket:
-            Path(web.socket).unlink(missing_ok=True)
+    logging.getLogger("uvicorn.error").addFilter(_worth_a_line)
+    listener = _unix(Path(web.socket)) if web.socket else _tcp(web.host, web.port)
+    return Server(config, dashboard), listener
+
+
+def _worth_a_line(record: logging.LogRecord) -> bool:
+    """uvicorn also says so of a WebSocket that was refused as it should be."""
+    return "without completing handshake" not in record.getMessage()
+
+
+class Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config, dashboard: Dashboard) -> None:
+        super().__init__(config)
+        self.dashboard = dashboard
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Who only listens is not waited for."""
+        self.dashboard.stream.end()
+        await super().shutdown(sockets)
 
 
 class _Patient(H11Protocol):
@@ -93,8 +118,8 @@ class _Patient(H11Protocol):
 
 def _tcp(host: str, port: int) -> socket.socket:
     try:
-        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        listener = socket.socket(family, kind)
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        listener = socket.socket(family, kind, protocol)  # asyncio sends without delay only where the protocol is named
     except OSError as error:
         raise UsageError(f"{host}:{port}: no such address: {error}") from None
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -119,7 +144,9 @@ def _unix(path: Path) -> socket.socket:
             path.unlink()
         listener.bind(str(path))
         os.chmod(path, 0o660)
-    except OSError as error:
+    except BaseException as error:
         listener.close()
-        raise BrainjarError(f"{path}: cannot be listened at: {error.strerror}") from None
+        if isinstance(error, OSError):
+            raise BrainjarError(f"{path}: cannot be listened at: {error.strerror}") from None
+        raise
     return listener

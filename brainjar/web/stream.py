@@ -14,6 +14,7 @@ from typing import Final
 
 import msgspec
 
+from brainjar.client import control
 from brainjar.client.find import Jar
 from brainjar.client.follow import Follower
 from brainjar.errors import BrainjarError
@@ -75,13 +76,30 @@ class Ring:
     def after(self, id: Id) -> list[Said] | None:
         """What was said after `id`. None: some of that is not held any more, or `id` is of another past."""
         if not self._held or id > self._held[-1].id or (self._lost is not None and id < self._lost):
-            return None if self._held or self._lost is not None else []
+            return None
         if self._lost is None and id < self._held[0].id and id.seq + 1 != self._held[0].id.seq:
             return None
         return [said for said in self._held if said.id > id]
 
     def __len__(self) -> int:
         return len(self._held)
+
+
+def earlier(jar: Jar, id: Id, most: int = HELD) -> list[Said] | None:
+    """What was said after `id` that the jar itself still holds. None: that is more than `most`, or it cannot be asked."""
+    found: list[Said] = []
+    try:
+        for envelope in control.events(jar, id.epoch, id.seq):
+            if len(found) >= most:
+                return None
+            found.append(said_of(envelope))
+    except BrainjarError:
+        return None
+    return found
+
+
+def said_of(envelope: Envelope) -> Said:
+    return Said(Id(envelope.epoch, envelope.seq), envelope.type, encode(envelope))
 
 
 class Full(Exception):
@@ -173,9 +191,8 @@ class Ear(threading.Thread):
             follower.close()
 
     def _hand_on(self, envelope: Envelope) -> None:
-        said = Said(Id(envelope.epoch, envelope.seq), envelope.type, encode(envelope))
         try:
-            self._loop.call_soon_threadsafe(self._say, said)
+            self._loop.call_soon_threadsafe(self._say, said_of(envelope))
         except RuntimeError:
             self._over.set()  # the loop is closed
 

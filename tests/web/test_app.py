@@ -6,7 +6,6 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,12 +22,6 @@ from tests.fakejar import FakeJar
 
 BASE = "http://127.0.0.1:8095"
 Open = Callable[..., TestClient]
-
-
-@pytest.fixture
-def jar(tmp_path: Path) -> Iterator[FakeJar]:
-    with FakeJar(tmp_path) as fake:
-        yield fake
 
 
 @pytest.fixture
@@ -108,6 +101,11 @@ def test_what_is_done_is_done_only_where_it_may_be(opened: Open, jar: FakeJar, a
     assert done.status_code == 200 and action in done.json()["said"]
     (request,) = (request for request in jar.requests if request["cmd"] == action)
     assert request["name"] == "subject" and request.get("text") == (body or {}).get("text")
+
+
+def test_who_is_killed_is_told_why_by_the_words_that_brainjar_kill_takes(opened: Open, jar: FakeJar) -> None:
+    assert opened(control=True).post("/api/v1/personas/subject/kill", json={"cause": "a test"}).status_code == 200
+    assert [(request["name"], request["text"]) for request in jar.requests if request["cmd"] == "kill"] == [("subject", "a test")]
 
 
 def test_asking_badly_gets_the_right_code_and_does_nothing(opened: Open, jar: FakeJar) -> None:
