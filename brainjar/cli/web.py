@@ -60,8 +60,8 @@ def _serve(args: argparse.Namespace, state_dir: Path) -> None:
 
     socket = str(args.socket.absolute()) if args.socket is not None else ""
     web = Web(host=args.host, port=args.port, socket=socket, names=tuple(args.name), proxies=tuple(args.proxy), control=args.control)
-    print(f"brainjar web: {web.where}  (the token: brainjar web token --state-dir {state_dir})", file=sys.stderr)
-    serve(Settings(state_dir=state_dir, web=web))
+    words = f"brainjar web: {web.where}  (the token: brainjar web token --state-dir {state_dir})"
+    serve(Settings(state_dir=state_dir, web=web), began=lambda: print(words, file=sys.stderr))
 
 
 def _password() -> str:

@@ -109,6 +109,9 @@ class Api:
             says="From so long ago on.",
             schema={"type": "number", "exclusiveMinimum": 0, "maximum": MOST_HOURS, "default": HOURS},
         )
+        since = Query(
+            name="since", says="The id of the event that was heard last.", schema={"type": "string", "pattern": r"^[0-9]+\.[0-9]+$"}
+        )
         named = Query(name="name", says="The persona.", schema=NAME, within="path")
         looks = [
             Endpoint(method="GET", path="/healthz", says="Whether the dashboard lives.", handler=_healthz, gives="text/plain", open=True),
@@ -162,7 +165,8 @@ class Api:
             Endpoint(
                 method="GET",
                 path="/api/v1/events",
-                says="What is said on the bus, from now on; with Last-Event-ID, from then on.",
+                says="What is said on the bus, from now on; with Last-Event-ID, or else since, from then on.",
+                queries=(since,),
                 handler=self._live.events,
                 gives="text/event-stream",
                 faults=(503,),

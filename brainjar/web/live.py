@@ -71,8 +71,11 @@ class Live:
         return await anyio.to_thread.run_sync(ask, limiter=self._asking)
 
     async def events(self, request: Request) -> Response:
+        last = request.headers.get("last-event-id", "")
+        if not last and (last := request.query_params.get("since", "")) and Id.parse(last) is None:
+            raise HTTPException(422, "since: wanted the id of an event, such as 3.14")
         listener = self._join()
-        said = self._said(listener, request.headers.get("last-event-id", ""))
+        said = self._said(listener, last)
         media, headers = "text/event-stream", {"X-Accel-Buffering": "no"}
         return StreamingResponse(self._told(request, listener, said), media_type=media, headers=headers)
 

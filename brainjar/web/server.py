@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import socket
 import stat
-from contextlib import suppress
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -30,10 +33,14 @@ GRACE_S: Final = 3
 """How long a stop waits for answers that are under way."""
 
 
-def serve(settings: Settings, beats: int | None = None) -> None:
-    """Until SIGTERM or SIGINT. `beats`: a descriptor that a byte is written to with each beat. Raise `UsageError`, `BrainjarError`."""
+def serve(settings: Settings, beats: int | None = None, began: Callable[[], None] = lambda: None) -> None:
+    """Until SIGTERM or SIGINT. Raise `UsageError`, `BrainjarError`.
+
+    `beats`: a descriptor that a byte is written to with each beat. `began` is called once it listens.
+    """
     server, listener = make(settings, beats)
     try:
+        began()
         server.run(sockets=[listener])
     finally:
         listener.close()
@@ -86,6 +93,19 @@ class Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, dashboard: Dashboard) -> None:
         super().__init__(config)
         self.dashboard = dashboard
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """SIGTERM and SIGINT are orders that are carried out: afterwards the process goes on to its own end, in good order."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Who only listens is not waited for."""

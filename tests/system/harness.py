@@ -45,13 +45,13 @@ def zombies_of(pid: int) -> list[int]:
 
 
 def until(what: Callable[[], Any], patience: float = PATIENCE_S, why: object = "") -> Any:
-    """Poll `what` until it is true; return it. For facts of /proc, which send no event."""
+    """Poll `what` until it is true; return it. For facts of /proc, which send no event. `why`: what is said else, or who says it."""
     end = time.monotonic() + patience
     while time.monotonic() < end:
         if got := what():
             return got
         time.sleep(0.01)
-    raise AssertionError(f"not within {patience:g} s: {why or what}")
+    raise AssertionError(f"not within {patience:g} s: {why() if callable(why) else why or what}")
 
 
 def jar_groups(state_dir: Path) -> list[Path]:
@@ -164,6 +164,8 @@ class Jar:
         self.state_dir = root / "state"
         self.runtime_dir = root / "run"
         self.output = root / "output"
+        self.cli = [*program]
+        """Its own program; a command and what it takes come after it."""
         self.argv = [*program, "supervise", "--config", str(config), "--state-dir", str(self.state_dir)]
         self.argv += ["--set", f"jar.runtime_dir={self.runtime_dir}", "--view", view, *args]
         self._env = dict(os.environ) | (env or {})

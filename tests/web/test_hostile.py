@@ -19,6 +19,7 @@ import httpx
 import pytest
 import websockets.exceptions
 from websockets.sync.client import connect
+from websockets.typing import Origin
 
 from brainjar.errors import BrainjarError, UsageError
 from brainjar.web import access, door, live, server, stream
@@ -188,18 +189,19 @@ def test_long_and_slow_bodies_and_heads_end_early(jar: FakeJar, monkeypatch: pyt
 def test_a_websocket_is_told_what_a_stream_is_and_only_to_who_may(jar: FakeJar) -> None:
     with served(jar.state_dir) as one:
         url = f"ws://127.0.0.1:{one.port}/ws"
-        for more, code in (
+        wrong: list[tuple[dict[str, Any], int]] = [
             ({}, 401),
             ({"additional_headers": {"authorization": "Bearer nonsense"}}, 401),
             ({"additional_headers": one.bearer, "origin": "http://evil.example"}, 403),
-        ):
-            with pytest.raises(websockets.exceptions.InvalidStatus) as refused, connect(url, **more):  # type: ignore[arg-type]
+        ]
+        for more, code in wrong:
+            with pytest.raises(websockets.exceptions.InvalidStatus) as refused, connect(url, **more):
                 pass
             assert refused.value.response.status_code == code, more
         with raw(one) as sock, pytest.raises(websockets.exceptions.InvalidStatus) as refused:
             connect("ws://evil.example/ws", sock=sock, additional_headers=one.bearer)
         assert refused.value.response.status_code == 421
-        with connect(url, additional_headers=one.bearer, origin=one.url) as socket:  # type: ignore[arg-type]
+        with connect(url, additional_headers=one.bearer, origin=Origin(one.url)) as socket:
             until(lambda: one.dashboard.stream.listeners == 1, "it listens")
             until(lambda: one.dashboard.hears, "the bus is heard")
             jar.say("THOUGHT", "subject", "<b>a stone</b>", life=2)
@@ -237,12 +239,14 @@ def test_a_session_outlives_the_dashboard_and_what_was_missed_is_had_from_the_ja
     jar.say("SAID", "subject", "missed")
     with served(jar.state_dir) as one, httpx.Client(base_url=one.url, headers=cookie) as client:
         assert client.get("/api/v1/state").status_code == 200
-        with client.stream("GET", "/api/v1/events", headers={"last-event-id": "1.1"}) as told:
-            for line in told.iter_lines():
-                if line.startswith("data: ") and json.loads(line[6:]).get("content") == "missed":
-                    break
-            else:
-                raise AssertionError("it was not told")
+        assert client.get("/api/v1/events?since=yesterday").status_code == 422
+        for query, headers in (("", {"last-event-id": "1.1"}), ("?since=1.1", {}), ("?since=1.99", {"last-event-id": "1.1"})):
+            with client.stream("GET", f"/api/v1/events{query}", headers=headers) as told:
+                for line in told.iter_lines():
+                    if line.startswith("data: ") and json.loads(line[6:]).get("content") == "missed":
+                        break
+                else:
+                    raise AssertionError("it was not told")
 
 
 def test_a_unix_socket_is_its_owners_and_a_stale_one_is_replaced(jar: FakeJar, tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 import { memory, sight, timeline } from "/draw.js";
 
-const HOUR = 3600, LEAST = 300, EVENTS = 200, TEXT = 6000, POINTS = 800, DEATHS = 300, EVERY_MS = 5000, SOON_MS = 150, AGAIN_MS = 2000;
+const HOUR = 3600, LEAST = 300, EVENTS = 200, REMEMBERED = 50, TEXT = 6000, POINTS = 800, DEATHS = 300, EVERY_MS = 5000, SOON_MS = 150, AGAIN_MS = 2000;
 const TOLD = new Set(["READY", "DEATH", "RESURRECTION", "PRESSURE", "VERDICT", "STATE", "ENGINE", "SHUTDOWN", "SAID"]);
 const by = (id) => document.getElementById(id);
 
@@ -52,7 +52,7 @@ async function begin() {
   by("shown").hidden = by("leave").hidden = false;
   listen();
   await look();
-  await Promise.allSettled([past(), find()]);
+  await find();
 }
 
 function stranger() {
@@ -99,6 +99,10 @@ async function past() {
   for (const curve of curves) known(curve.persona).points = curve.points;
   for (const one of shown.values()) one.deaths = [];
   for (const death of deaths) known(death.persona).deaths.push(death);
+  for (const death of deaths.slice(-REMEMBERED)) {
+    const content = `${death.persona} died in life ${death.life}: ${death.cause}`;
+    tell({ type: "DEATH", timestamp: death.at, sender_id: death.persona, content, metadata: death });
+  }
   for (const name of shown.keys()) {
     const lines = await ask(`/api/v1/thoughts?persona=${name}&limit=3`).catch(() => []);
     const one = known(name);
@@ -121,9 +125,9 @@ function show() {
   if (!state) return;
   const own = state.supervisor, deaths = state.personas.reduce((sum, persona) => sum + persona.deaths, 0);
   by("jar").textContent = state.jar;
-  document.title = `${state.jar}: ${deaths} deaths`;
+  document.title = `${state.jar}: ${count(deaths, "death")}`;
   const live = state.personas.filter((persona) => ["ready", "thinking", "paused"].includes(persona.state)).length;
-  by("facts").textContent = `${live}/${state.personas.length} live, ${deaths} deaths, up ${span(own.uptime_s)}, brainjar ${own.version}` +
+  by("facts").textContent = `${live}/${state.personas.length} live, ${count(deaths, "death")}, up ${span(own.uptime_s)}, brainjar ${own.version}` +
     (state.lease.length ? `, ${state.lease.join(" and ")} may think` : "");
   by("danger").textContent = [state.watchdog.danger, own.ledger_error && `the ledger cannot be written: ${own.ledger_error}`].filter(Boolean).join("; ");
   for (const persona of state.personas) {
@@ -182,10 +186,10 @@ function add(one) {
 
 function draw(one) {
   const { status, elements } = one, now = Date.now() / 1000;
-  elements.state.textContent = status.state + (status.waiting_s === null || status.state === "thinking" ? "" : `, waits ${span(status.waiting_s)}`);
+  elements.state.textContent = status.state + (status.waiting_s === null || status.state !== "ready" ? "" : `, waits ${span(status.waiting_s)}`);
   elements.state.className = `state ${status.state}`;
   elements.mood.textContent = status.mood;
-  const facts = [`life ${status.life}`, `${status.deaths} deaths`, status.pid === null ? null : `pid ${status.pid}`, `${round(status.tokens_per_s)} tokens/s`,
+  const facts = [`life ${status.life}`, count(status.deaths, "death"), status.pid === null ? null : `pid ${status.pid}`, `${round(status.tokens_per_s)} tokens/s`,
     `${status.tokens} tokens`, status.last_death && `last died ${span(now - status.last_death.at)} ago: ${status.last_death.cause}`];
   elements.facts.textContent = facts.filter(Boolean).join(", ");
   elements.reason.textContent = status.reason;
@@ -223,8 +227,8 @@ function speak(one) {
 
 function listen() {
   stream?.close();
-  stream = new EventSource("/api/v1/events");
-  stream.onopen = () => { say("live", false); lookSoon(); };
+  stream = new EventSource(last ? `/api/v1/events?since=${last}` : "/api/v1/events");
+  stream.onopen = () => { say("live", false); lookSoon(); past().catch(() => {}); };
   stream.onerror = () => {
     if (!stream) return;
     say("not live: the dashboard is being reached again");
@@ -274,12 +278,17 @@ function thin(one) {
   if (one.points.length > POINTS) one.points = one.points.filter((point, n) => point.at > begin && (n % 10 === 0 || n > one.points.length - 120));
 }
 
+/** The newest first; a death once, whether it was heard or read. */
 function tell(event) {
+  const list = by("events"), key = event.type === "DEATH" ? `${event.sender_id} ${event.metadata.birth}` : "";
+  if (key && [...list.children].some((item) => item.dataset.key === key)) return;
   const item = element("li");
   item.className = event.type;
+  item.dataset.key = key;
+  item.dataset.at = event.timestamp;
   item.append(when(event.timestamp), " ", element("b", event.type), event.content.startsWith(event.sender_id) ? ` ${event.content}` : ` ${event.sender_id}: ${event.content}`);
-  const list = by("events");
-  list.prepend(item);
+  const after = [...list.children].find((other) => Number(other.dataset.at) <= event.timestamp);
+  list.insertBefore(item, after ?? null);
   while (list.children.length > EVENTS) list.lastElementChild.remove();
 }
 
@@ -350,6 +359,10 @@ function when(at, day = false) {
   one.dateTime = date.toISOString();
   one.textContent = day ? date.toLocaleString() : date.toLocaleTimeString();
   return one;
+}
+
+function count(number, word) {
+  return `${number} ${word}${number === 1 ? "" : "s"}`;
 }
 
 function size(bytes) {
