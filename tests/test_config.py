@@ -752,6 +752,27 @@ leak_horizon = "5m"
     assert given_text(tmp_path, MINIMAL + "[watchdog]\ntemperature = 70").watchdog.temperature_resume == 65
 
 
+def test_the_dashboard_is_off_looks_only_and_listens_on_loopback_unless_it_is_said(tmp_path: Path) -> None:
+    plain = given_text(tmp_path, MINIMAL).web
+    assert plain == config.Web() and not plain.enabled and not plain.control and not plain.beyond_loopback
+    assert plain.where == "http://127.0.0.1:8095/"
+    web = given_text(tmp_path, MINIMAL + '[web]\nenabled = true\nhost = "::"\nport = 80\nnames = ["a.example"]\ncontrol = true').web
+    assert (web.enabled, web.control, web.beyond_loopback, web.where) == (True, True, True, "http://[::]:80/")
+    socket = given_text(tmp_path, MINIMAL + '[web]\nsocket = "run/web.sock"\nproxies = ["unix"]').web
+    assert socket.where == f"unix:{tmp_path / 'run/web.sock'}" and not socket.beyond_loopback and socket.proxies == ("unix",)
+    for host in ("localhost", "127.9.9.9", "::1"):
+        assert not config.Web(host=host).beyond_loopback
+
+
+@pytest.mark.parametrize(
+    "line",
+    ['host = "0.0.0.0"', 'host = "jar.example"', "port = 0", "port = 65536", 'enabled = "yes"', f'socket = "{"x" * 101}"', "names = [1]"],
+)
+def test_a_dashboard_that_cannot_be_is_said_with_its_key(tmp_path: Path, line: str) -> None:
+    with pytest.raises(UsageError, match=rf"web\.{line.split(' ')[0]}"):
+        given_text(tmp_path, MINIMAL + "[web]\n" + line)
+
+
 @pytest.mark.parametrize(
     "line",
     [

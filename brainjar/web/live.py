@@ -74,9 +74,11 @@ class Live:
         last = request.headers.get("last-event-id", "")
         if not last and (last := request.query_params.get("since", "")) and Id.parse(last) is None:
             raise HTTPException(422, "since: wanted the id of an event, such as 3.14")
+        media, headers = "text/event-stream", {"X-Accel-Buffering": "no"}
+        if request.method == "HEAD":
+            return Response(media_type=media, headers=headers)
         listener = self._join()
         said = self._said(listener, last)
-        media, headers = "text/event-stream", {"X-Accel-Buffering": "no"}
         return StreamingResponse(self._told(request, listener, said), media_type=media, headers=headers)
 
     async def _told(self, request: Request, listener: Listener, said: AsyncIterator[Said]) -> AsyncIterator[bytes]:

@@ -18,7 +18,8 @@ from tests.system.harness import Jar, until
 from tests.web.served import served
 
 pytestmark = needs_chromium
-DOCS = Path(__file__).parents[2] / "docs"
+TOP = Path(__file__).parents[2]
+DOCS, CONFIGS = TOP / "docs", TOP / "configs"
 WEB = "\n[web]\nenabled = true\nport = {port}\ncontrol = {control}\n"
 
 
@@ -203,3 +204,29 @@ def test_eight_hours_of_events_stay_bounded(page: Browser, fake: FakeJar) -> Non
         assert late[1] < 3000 and len(page.all("#events li")) <= 200, sizes
         assert len(page.text("#persona-subject .thought")) < 10_000
         assert len(one.dashboard.stream.ring) <= 8192
+
+
+def test_the_pictures_of_the_docs(page: Browser, make_jar: MakeJar, tmp_path: Path) -> None:
+    """BRAINJAR_PICTURES=SECONDS writes them anew, of a jar that has run for so long."""
+    seconds = float(os.environ.get("BRAINJAR_PICTURES", "0"))
+    jar, url, token = with_dashboard(make_jar, (CONFIGS / "matrix.toml").read_text() if seconds else THREE)
+    page.look(1280, 1250)
+    page.open(f"{url}#{token}")
+    page.until_text("#line", lambda text: text == "live")
+    end = time.monotonic() + seconds
+    while True:
+        jar.ask("kill", name="observer")
+        page.until_text("#events", lambda text: "RESURRECTION" in text)
+        page.until_text("#persona-observer .thought", bool)
+        if time.monotonic() > end:
+            break
+        time.sleep(seconds / 4)
+    page.click("#search button")
+    page.until_text("#found", lambda text: "killed-by-operator" in text)
+    for name, (width, height, dark) in {"light": (1280, 1250, False), "dark": (1280, 1250, True), "phone": (390, 1400, False)}.items():
+        page.look(width, height, dark=dark)
+        picture = tmp_path / f"dashboard-{name}.png"
+        page.picture(picture)
+        assert picture.stat().st_size > 20_000
+        if seconds:
+            (DOCS / picture.name).write_bytes(picture.read_bytes())

@@ -240,6 +240,7 @@ def test_a_session_outlives_the_dashboard_and_what_was_missed_is_had_from_the_ja
     with served(jar.state_dir) as one, httpx.Client(base_url=one.url, headers=cookie) as client:
         assert client.get("/api/v1/state").status_code == 200
         assert client.get("/api/v1/events?since=yesterday").status_code == 422
+        assert client.head("/api/v1/events").headers["content-type"].startswith("text/event-stream"), "and that is all of it"
         for query, headers in (("", {"last-event-id": "1.1"}), ("?since=1.1", {}), ("?since=1.99", {"last-event-id": "1.1"})):
             with client.stream("GET", f"/api/v1/events{query}", headers=headers) as told:
                 for line in told.iter_lines():
