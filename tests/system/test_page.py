@@ -8,9 +8,10 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from brainjar.messages import Death
+from brainjar.messages import Death, SenseStatus, WatchdogStatus
 from tests.fakejar import FakeJar
 from tests.system.browser import Browser, axe, chromium, needs_chromium
 from tests.system.conftest import THREE, MakeJar
@@ -168,6 +169,8 @@ def run_axe(page: Browser, source: str) -> list[str]:
 
 @pytest.mark.parametrize("width", [360, 500, 1280])
 def test_nothing_runs_out_of_the_screen(page: Browser, fake: FakeJar, width: int) -> None:
+    disk = SenseStatus(sense="disk", where="/" + "long" * 40, value=12.3, level="calm", mark=95.0)
+    fake.status = msgspec.structs.replace(fake.status, watchdog=WatchdogStatus(senses=(disk,)))
     with served(fake.state_dir, control=True) as one:
         page.look(width, 900)
         page.open(f"{one.url}/#{one.token}")
@@ -175,7 +178,11 @@ def test_nothing_runs_out_of_the_screen(page: Browser, fake: FakeJar, width: int
         until(lambda: one.dashboard.hears, why="the bus")
         fake.say("THOUGHT", "subject", "x" * 10_000 + " " + "word " * 200, life=1, metadata={"turn": 1})
         page.until_text("#persona-subject .thought", lambda text: "word" in text)
+        page.until_text("#host", lambda text: "longlong" in text)
         assert page.run("return document.documentElement.scrollWidth") <= width
+        for part in ("#host", "#persona-subject", "#events", "#search"):
+            assert page.run("return document.querySelector(arguments[0]).getBoundingClientRect().right", part) <= width, part
+        assert page.run("return document.querySelector('#host').getBoundingClientRect().height") < 400
 
 
 def test_eight_hours_of_events_stay_bounded(page: Browser, fake: FakeJar) -> None:
@@ -223,6 +230,8 @@ def test_the_pictures_of_the_docs(page: Browser, make_jar: MakeJar, tmp_path: Pa
         time.sleep(seconds / 4)
     page.click("#search button")
     page.until_text("#found", lambda text: "killed-by-operator" in text)
+    page.until_text("#persona-observer .state", lambda text: text == "thinking")
+    page.run("scrollTo(0, 0)")
     for name, (width, height, dark) in {"light": (1280, 1250, False), "dark": (1280, 1250, True), "phone": (390, 1400, False)}.items():
         page.look(width, height, dark=dark)
         picture = tmp_path / f"dashboard-{name}.png"

@@ -4,6 +4,7 @@ import { memory, sight, timeline } from "/draw.js";
 
 const HOUR = 3600, LEAST = 300, EVENTS = 200, REMEMBERED = 50, TEXT = 6000, POINTS = 800, DEATHS = 300, EVERY_MS = 5000, SOON_MS = 150, AGAIN_MS = 2000;
 const TOLD = new Set(["READY", "DEATH", "RESURRECTION", "PRESSURE", "VERDICT", "STATE", "ENGINE", "SHUTDOWN", "SAID"]);
+const SAID_BY_OTHERS = new Set(["ready", "starting", "dead"]); // by READY, RESURRECTION and DEATH
 const by = (id) => document.getElementById(id);
 
 const shown = new Map(); // persona -> what is known of it, and its elements
@@ -267,7 +268,7 @@ function hear(id, event) {
     speak(one);
   }
   if (TOLD.has(event.type)) {
-    tell(event);
+    if (event.type !== "STATE" || !SAID_BY_OTHERS.has(data.state)) tell(event);
     lookSoon();
   }
 }
