@@ -42,6 +42,11 @@ def config_dir() -> Path:
     return _resolved(_SHIPPED / "configs")
 
 
+def systemd_dir() -> Path:
+    """The shipped units."""
+    return _resolved(_SHIPPED / "systemd")
+
+
 def prompt_file(role: str) -> Path:
     """The shipped prompt of `role`; it exists only for the roles that brainjar knows."""
     return PACKAGE / "prompts" / f"{role}.md"

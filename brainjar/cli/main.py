@@ -38,6 +38,7 @@ COMMANDS: Final = (
     "plan",
     "drill",
     "doctor",
+    "systemd",
 )
 
 

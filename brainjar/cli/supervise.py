@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
         ledger = premises.open_ledger()
         if ledger.set_aside:
             print(f"brainjar: the ledger was damaged; it is set aside as {ledger.set_aside} and a new one begun", file=sys.stderr)
-        shown = terminal.Terminal(terminal.choose(args.view), premises.runtime_dir)
+        shown = terminal.Terminal(terminal.choose(args.view), premises.runtime_dir, premises.jar)
         try:
             supervisor = Supervisor(config, premises, ledger, shown, dry_run=args.watchdog_dry_run, options=_options(args, path))
         except sqlite3.OperationalError as error:

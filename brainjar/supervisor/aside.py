@@ -17,7 +17,7 @@ from brainjar import __version__, paths
 
 VERSIONS: Final = "versions"
 WHOLE: Final = paths.KEPT_ASIDE
-_KEPT: Final = frozenset({".py", ".md", ".toml", ".typed", ".html", ".js", ".css", ".svg"})
+_KEPT: Final = frozenset({".py", ".md", ".toml", ".typed", ".service", ".conf", ".html", ".js", ".css", ".svg"})
 
 
 def mark() -> str:

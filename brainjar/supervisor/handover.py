@@ -176,7 +176,7 @@ class LedgerState(Struct, kw_only=True):
 
 
 class TerminalState(Struct, kw_only=True):
-    view: Literal["live", "plain", "none"]
+    view: Literal["live", "plain", "journal", "none"]
     pid: int = 0
     pidfd: int = -1
     saved: list[Any] | None = None

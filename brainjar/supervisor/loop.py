@@ -9,6 +9,8 @@ It never waits for anything but that poll; it imports no model, no renderer, no 
 
 from __future__ import annotations
 
+import math
+import os
 import select
 import signal
 import time
@@ -36,6 +38,7 @@ from brainjar.supervisor.handover import Handover, LedgerState
 from brainjar.supervisor.housing import Housing
 from brainjar.supervisor.keeper import Keeper
 from brainjar.supervisor.lifecycle import Event, Phase
+from brainjar.supervisor.notify import Notify
 from brainjar.supervisor.orders import Orders
 from brainjar.supervisor.poller import Poller
 from brainjar.supervisor.premises import Premises
@@ -43,6 +46,7 @@ from brainjar.supervisor.reload import Reload
 from brainjar.supervisor.reports import Reports
 from brainjar.supervisor.samples import Samples
 from brainjar.supervisor.senses import Senses
+from brainjar.supervisor.service import Service
 from brainjar.supervisor.signals import Signals
 from brainjar.supervisor.terminal import Terminal
 from brainjar.supervisor.upgrade import Upgrade
@@ -119,6 +123,7 @@ class Supervisor:
         self._upgrade.busy = lambda: self._reload.waits or bool(self.keeper.engines.retired)
         self.orders = Orders(self.keeper, self._reports.status, self.stop, self._reload, self._upgrade)
         self._control = Control(premises.runtime_dir, is_view, None if state is None else state.listener)
+        self._service = Service(Notify(os.environ, clock), self.keeper, self.verdicts)
         self._next_beat = clock()
         self._quiet_beats = 0
         self._stopping = False
@@ -191,6 +196,7 @@ class Supervisor:
         self.keeper.go_on()
         self._reload.number(state.reloads)
         self._upgrade.taken_over(state)
+        self._service.go_on()
         self.senses.start(self.clock())
 
     def _hand_over(self) -> Handover:
@@ -263,6 +269,7 @@ class Supervisor:
     def stop(self) -> None:
         """Begin to stop; asked again, end at once what is still there."""
         again, self._stopping = self._stopping, True
+        self._service.stopping()
         self.keeper.stop_all()
         if again:
             for worker in self.keeper.workers.values():
@@ -342,6 +349,7 @@ class Supervisor:
         self.housing.close()
         self._poller.close()
         self._signals.release()
+        self._service.close()
         self.premises.leave()
         self._context.term()
 
@@ -367,6 +375,7 @@ class Supervisor:
         if now >= self._next_beat or (self._next_beat - now > HEARTBEAT_S and not self._quiet()):
             self._beat(now)
             self.verdicts.stalls(now)
+            self._service.judged()
         self._reload.settle()
         self.keeper.tend()
         self.bulletin.flush()
@@ -378,6 +387,7 @@ class Supervisor:
             self._snapshots_wanted.clear()
         if self._events.stirred:
             self._join()
+        self._service.lapped(reloads=self._reload.waits)
         self._upgrade.settle()
 
     def _poll(self) -> dict[int, int]:
@@ -537,7 +547,7 @@ class Supervisor:
 
     def _beat(self, now: float) -> None:
         self._quiet_beats = self._quiet_beats + 1 if self._quiet() else 0
-        interval = self.keeper.config.watchdog.interval
+        interval = min(self.keeper.config.watchdog.interval, self._service.every_s or math.inf)
         self._next_beat = now + (interval if self._quiet_beats >= QUIET_BEATS else min(HEARTBEAT_S, interval))
         self.senses.tend(now)
         self.web.tend()

@@ -16,6 +16,7 @@ import msgspec
 from brainjar import paths
 from brainjar.config import Config
 from brainjar.errors import BrainjarError
+from brainjar.supervisor import notify
 from brainjar.supervisor.changes import Changes, compare
 from brainjar.supervisor.errand import Errand
 from brainjar.supervisor.keeper import HELD, Keeper
@@ -107,7 +108,7 @@ class Reload:
         argv = [sys.executable, "-m", PROGRAM, *self._options]
         try:
             self._errand = Errand(
-                self._poller, self._keeper.clock, argv, dict(os.environ) | paths.import_environment(), PATIENCE_S, self._reread
+                self._poller, self._keeper.clock, argv, notify.without(os.environ) | paths.import_environment(), PATIENCE_S, self._reread
             )
         except OSError as error:
             self._say(f"the config was not read: no process for it could be made ({error.strerror}); nothing is changed", 1)

@@ -46,7 +46,7 @@ def run(fd: int, lapped: Callable[[], None], fell_back: str) -> int:
     premises = Premises(config, state.locks)
     ledger = premises.open_ledger(state.bulletin.epoch)
     ledger.take(state.ledger.queue, lasting=state.ledger.lasting)
-    terminal = Terminal(state.terminal.view, premises.runtime_dir)
+    terminal = Terminal(state.terminal.view, premises.runtime_dir, premises.jar)
     terminal.take_over(state.terminal)
     supervisor = Supervisor(config, premises, ledger, terminal, dry_run=state.dry_run, options=state.options, state=state)
 

@@ -17,10 +17,11 @@ from typing import Any, Final, Literal
 
 from brainjar import paths
 from brainjar.messages import Envelope
-from brainjar.supervisor import reaper
+from brainjar.supervisor import journald, notify, reaper
 from brainjar.supervisor.handover import Keep, TerminalState
 
-View = Literal["live", "plain", "none"]
+View = Literal["live", "plain", "journal", "none"]
+"""`journal`: as plain lines, with their fields."""
 _PLAIN: Final = frozenset({"READY", "THOUGHT", "DEATH", "RESURRECTION", "STATE", "PRESSURE", "VERDICT", "ENGINE", "SHUTDOWN", "SAID"})
 _QUIET_STATES: Final = frozenset({"ready", "dead", "starting"})
 """Said by READY, DEATH and RESURRECTION already."""
@@ -31,7 +32,10 @@ _LINE_BYTES: Final = 4000
 
 
 def choose(wanted: str) -> View:
-    """`auto` is the live view where there is a terminal that can show it; a job in the background never has one."""
+    """`auto` is the live view where there is a terminal that can show it; a job in the background never has one. Lines that would go to
+    the system's journal go there with their fields."""
+    if wanted in ("auto", "plain") and journald.is_ours(os.environ, 1):
+        return "journal"
     if wanted in ("auto", "live") and not _in_foreground():
         wanted = "plain"
     if wanted == "auto":
@@ -48,8 +52,10 @@ def _in_foreground() -> bool:
 
 
 class Terminal:
-    def __init__(self, view: View, runtime_dir: Path) -> None:
+    def __init__(self, view: View, runtime_dir: Path, jar: str = "") -> None:
         self.view = view
+        self._jar = jar
+        self._journal = journald.Journal() if view == "journal" else None
         self.pid = 0
         self.pidfd = -1
         self._lost = 0
@@ -78,7 +84,7 @@ class Terminal:
         except termios.error:
             self._saved = None
         argv = [sys.executable, "-m", "brainjar.view", "--runtime-dir", str(self._runtime_dir)]
-        env = dict(os.environ) | paths.import_environment()
+        env = notify.without(os.environ) | paths.import_environment()
         try:
             self.pid, self.pidfd = reaper.spawn(argv, env, {0: 0, 1: 1, 2: 2}, own_session=False)
             self._drawn_on = True
@@ -122,9 +128,11 @@ class Terminal:
 
     def witness(self, envelope: Envelope) -> None:
         """Say an event as a plain line, where plain lines are what is shown."""
-        if self.view != "plain" or envelope.type not in _PLAIN:
+        if self.view not in ("plain", "journal") or envelope.type not in _PLAIN:
             return
         if envelope.type == "STATE" and envelope.metadata.get("state") in _QUIET_STATES:
+            return
+        if self._journal is not None and self._journal.tell(journald.fields(envelope, self._jar)):
             return
         clock = time.strftime("%H:%M:%S", time.localtime(envelope.timestamp))
         text = " ".join("".join(c if c.isprintable() else " " for c in envelope.content).split())

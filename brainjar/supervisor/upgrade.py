@@ -19,7 +19,7 @@ from typing import Final
 import msgspec
 
 from brainjar import __version__, paths
-from brainjar.supervisor import aside, handover
+from brainjar.supervisor import aside, handover, notify
 from brainjar.supervisor.errand import Errand
 from brainjar.supervisor.handover import Handover
 from brainjar.supervisor.keeper import Keeper
@@ -108,7 +108,7 @@ class Upgrade:
         try:
             fd = handover.write(self._draft())
             try:
-                env = dict(os.environ) | self.home
+                env = notify.without(os.environ) | self.home
                 self._errand = Errand(self._poller, self._keeper.clock, argv, env, PATIENCE_S, self._checked, given=fd)
             finally:
                 os.close(fd)

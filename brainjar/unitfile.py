@@ -1,0 +1,88 @@
+"""The unit that systemd gets: what is shipped, with this host's paths and the memory that a config needs. Pure text."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+PROGRAM: Final = "/opt/brainjar/bin/brainjar"
+CONFIG: Final = "/etc/brainjar/brainjar.toml"
+USER_CONFIG: Final = "%h/.config/brainjar/brainjar.toml"
+"""As the shipped units have them."""
+MARK: Final = (
+    "# Written by `brainjar systemd install`, which replaces it and `brainjar systemd uninstall` removes it; changes belong into a drop-in."
+)
+HIGH, MAX = 1.10, 1.25
+"""Of what a config needs, by the plan: where the kernel begins to take back, and where it ends everything."""
+GAP: Final = 256 << 20
+"""Between the two at least."""
+MIB: Final = 1 << 20
+
+
+class Wanted(msgspec.Struct, frozen=True, kw_only=True):
+    """What a unit is rendered for."""
+
+    program: str
+    config: str
+    needed_bytes: int | None = None
+    """By the plan of the config; None: it is not known, and the shares of the machine that are shipped stay."""
+    host_bytes: int = 0
+    instance: bool = False
+    """For several jars: NAME of `brainjar@NAME` says which config."""
+
+
+def render(shipped: str, wanted: Wanted) -> str:
+    """Raise ValueError for a path that a unit cannot hold."""
+    for path in (wanted.program, wanted.config):
+        if re.search(r"[\s\"'\\;$]", path) or not path.startswith(("/", "%h/")):
+            raise ValueError(f"{path!r}: a unit needs an absolute path without spaces, quotes and the like")
+    text = shipped.replace(PROGRAM, wanted.program.replace("%", "%%"))
+    config = wanted.config if wanted.config.startswith("%h/") else wanted.config.replace("%", "%%")
+    text = text.replace(USER_CONFIG, config).replace(CONFIG, config)
+    if wanted.needed_bytes is not None:
+        text = _bounded(text, wanted.needed_bytes, wanted.host_bytes)
+    return _instance(text) if wanted.instance else text
+
+
+def bounds(needed_bytes: int, host_bytes: int) -> tuple[int, int]:
+    """(MemoryHigh, MemoryMax): room above what the config needs, as far as the machine has it. Never less than what it needs."""
+    high, top = int(needed_bytes * HIGH), max(int(needed_bytes * MAX), int(needed_bytes * HIGH) + GAP)
+    if host_bytes:
+        top = max(needed_bytes + MIB, min(top, host_bytes * 95 // 100))
+        high = min(high, max(needed_bytes, top - min(GAP, (top - needed_bytes) // 2)))
+    return -(-high // MIB) * MIB, -(-top // MIB) * MIB
+
+
+def _bounded(text: str, needed_bytes: int, host_bytes: int) -> str:
+    high, top = bounds(needed_bytes, host_bytes)
+    said = f"# The config needs {-(-needed_bytes // MIB)} MiB (brainjar plan); systemd holds the whole a little above that."
+    text = re.sub(r"^# `brainjar systemd render` computes both.*$\n", f"{said}\n", text, flags=re.MULTILINE)
+    text = re.sub(r"^MemoryHigh=.*$", f"MemoryHigh={high // MIB}M", text, flags=re.MULTILINE)
+    return re.sub(r"^MemoryMax=.*$", f"MemoryMax={top // MIB}M", text, flags=re.MULTILINE)
+
+
+def _instance(text: str) -> str:
+    """A template of it: the same, but for where one jar's things are."""
+    text = text.replace("# One jar, kept", "# A jar per instance: brainjar@NAME reads /etc/brainjar/NAME.toml. Kept", 1)
+    text = re.sub(r"^Description=.*$", "Description=brainjar %i, a supervisor for minds that die", text, flags=re.MULTILINE)
+    text = re.sub(r"(--config )\S+", r"\1/etc/brainjar/%i.toml", text)
+    for key in ("StateDirectory", "RuntimeDirectory", "CacheDirectory"):
+        text = re.sub(rf"^{key}=brainjar$", f"{key}=brainjar/%i", text, flags=re.MULTILINE)
+    text = text.replace("BRAINJAR_MODELS=%S/brainjar/models", "BRAINJAR_MODELS=%S/brainjar/%i/models")
+    return text.replace("HOME=%S/brainjar ", "HOME=%S/brainjar/%i ").replace("XDG_CACHE_HOME=%C/brainjar", "XDG_CACHE_HOME=%C/brainjar/%i")
+
+
+def unreachable(path: Path) -> Path | None:
+    """The first directory on the way to `path` that other users may not enter, or `path` itself where they may not read it."""
+    for one in [*reversed(path.parents), path]:
+        try:
+            mode = os.stat(one).st_mode
+        except OSError:
+            return one
+        if not mode & (0o004 if one == path else 0o001):
+            return one
+    return None

@@ -1,0 +1,189 @@
+"""The shipped unit in a real systemd: ready, watched, ended and started again, and what it leaves."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from brainjar import paths, unitfile
+from tests.system import nested
+from tests.system.conftest import THREE
+from tests.system.harness import alive, until
+from tests.system.nested import Nested
+
+pytestmark = pytest.mark.skipif(bool(nested.why_not()), reason=nested.why_not() or "-")
+CONFIG = "/etc/brainjar/brainjar.toml"
+TOP = Path(__file__).parents[2]
+PROGRAM = Path(sys.executable).parent / "brainjar"
+
+
+def dropin(*more: str) -> str:
+    """What lets the unit run a brainjar that lies in a checkout, with models there: it sees those, read-only, and nothing else of them."""
+    seen = dict.fromkeys((sys.base_prefix, str(TOP), str(paths.models_dir()), sys.prefix))
+    tmp = any(path.startswith(("/tmp/", "/var/tmp/")) for path in seen)
+    lines = ["[Service]", "ProtectHome=tmpfs", f"PrivateTmp={'no' if tmp else 'yes'}", f"Environment=BRAINJAR_MODELS={paths.models_dir()}"]
+    return "\n".join([*lines, *(f"BindReadOnlyPaths={path}" for path in seen), "RestartSec=100ms", *more, ""])
+
+
+@pytest.fixture(scope="module")
+def manager(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nested]:
+    made = Nested(tmp_path_factory.mktemp("nested"))
+    try:
+        made.start()
+        yield made
+    finally:
+        made.stop()
+
+
+class Unit:
+    def __init__(self, manager: Nested) -> None:
+        self.manager = manager
+        self.name = "brainjar.service"
+
+    def start(self, config: str = THREE, *more: str) -> None:
+        shipped = (paths.systemd_dir() / "brainjar.service").read_text()
+        self.manager.install(self.name, unitfile.render(shipped, unitfile.Wanted(program=str(PROGRAM), config=CONFIG)))
+        self.manager.install(f"{self.name}.d/test.conf", dropin(*more))
+        self.configure(config)
+        self.manager.run("systemctl", "start", self.name)
+
+    def configure(self, text: str) -> None:
+        self.manager.run("bash", "-c", 'mkdir -p /etc/brainjar; printf %s "$1" >"$0"', CONFIG, text)
+
+    def show(self, key: str) -> str:
+        return self.manager.show(self.name).get(key, "")
+
+    def brainjar(self, *argv: str) -> str:
+        """As root in there, who may speak to any jar."""
+        environment = [f"PYTHONPATH={TOP}", "PYTHONSAFEPATH=1"]
+        return self.manager.run("env", *environment, str(PROGRAM), *argv)
+
+    def status(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self.brainjar("status", "--json"))
+        return found
+
+    def persona(self, name: str) -> dict[str, Any]:
+        return next(one for one in self.status()["personas"] if one["name"] == name)
+
+    def end(self) -> None:
+        self.manager.run("systemctl", "stop", self.name, check=False)
+        self.manager.run("systemctl", "reset-failed", self.name, check=False)
+        self.manager.run("bash", "-c", "rm -rf /var/lib/private/brainjar /var/lib/brainjar /etc/brainjar")
+
+
+@pytest.fixture
+def unit(manager: Nested) -> Iterator[Unit]:
+    one = Unit(manager)
+    yield one
+    one.end()
+
+
+def pids_in(manager: Nested, unit: str) -> list[int]:
+    """Of its control group and those below, as the host numbers them."""
+    group = manager.show(unit).get("ControlGroup", "")
+    found = []
+    for tree in (nested.CGROUPS / "systemd").glob(f"brainjar-nested-*{group}"):
+        for procs in tree.rglob("cgroup.procs"):
+            found += [int(pid) for pid in procs.read_text().split()]
+    return found
+
+
+def test_it_is_ready_when_its_minds_are_and_a_death_is_no_failure(unit: Unit) -> None:
+    unit.start()
+    assert unit.show("ActiveState") == "active", "Type=notify: start returns when it is ready"
+    assert [one["state"] in ("ready", "thinking") for one in unit.status()["personas"]] == [True] * 3
+    assert unit.show("StatusText").startswith("3/3 live, ") and "0 deaths" in unit.show("StatusText")
+    assert unit.show("MainPID") != "0" and unit.show("NRestarts") == "0"
+    unit.brainjar("kill", "subject")
+    until(lambda: unit.persona("subject")["life"] == 2, why="it lives again")
+    until(lambda: "1 deaths" in unit.show("StatusText"), why=lambda: unit.show("StatusText"))
+    assert unit.show("ActiveState") == "active" and unit.show("NRestarts") == "0"
+    # the journal knows who, how often and of what
+    entries = [json.loads(line) for line in unit.manager.journal("-o", "json", "BRAINJAR_EVENT=DEATH").splitlines()]
+    assert [(one["BRAINJAR_PERSONA"], one["BRAINJAR_LIFE"], one["BRAINJAR_CAUSE"], one["PRIORITY"]) for one in entries] == [
+        ("subject", "1", "killed-by-operator", "4")
+    ]
+    assert "subject died in life 1" in entries[0]["MESSAGE"] and entries[0]["_SYSTEMD_UNIT"] == unit.name
+    assert len(unit.manager.journal("-o", "cat", "-u", unit.name, "BRAINJAR_EVENT=READY").splitlines()) >= 3
+    # the walls of the personas stand inside the unit's
+    for persona in unit.status()["personas"]:
+        guards = {guard["name"]: guard["effective"] for guard in persona["sandbox"]}
+        assert {"capabilities", "network", "files", "processes"} <= {name for name, stands in guards.items() if stands}, persona["sandbox"]
+    pids = pids_in(unit.manager, unit.name)
+    assert len(pids) >= 5
+    unit.manager.run("systemctl", "stop", unit.name)
+    assert unit.show("Result") == "success" and not any(alive(pid) for pid in pids)
+
+
+def test_a_reload_is_waited_for_and_one_that_cannot_be_fails(unit: Unit) -> None:
+    unit.start()
+    pid = unit.show("MainPID")
+    unit.configure(THREE + '[[persona]]\nname = "fourth"\nrole = "subject"\nmemory = "128MiB"\n')
+    unit.manager.run("systemctl", "reload", unit.name)
+    assert [one["name"] for one in unit.status()["personas"]] == ["subject", "observer", "god", "fourth"]
+    unit.configure("[jar]\nname = 3\n")
+    assert unit.manager.code("systemctl", "reload", unit.name) != 0
+    assert unit.show("ActiveState") == "active" and unit.show("MainPID") == pid
+    assert sum(one["deaths"] for one in unit.status()["personas"]) == 0
+
+
+def test_a_supervisor_that_hangs_is_replaced_and_nothing_is_lost(unit: Unit) -> None:
+    unit.start(THREE, "WatchdogSec=3s", "TimeoutAbortSec=1s")
+    before = int(unit.show("MainPID"))
+    time.sleep(4.0)
+    assert int(unit.show("MainPID")) == before and unit.show("NRestarts") == "0", "it is heard of in time"
+    unit.brainjar("kill", "god")
+    until(lambda: unit.persona("god")["life"] == 2, why="it lives again")
+    thoughts = unit.brainjar("thoughts", "--json").splitlines()
+    pids = pids_in(unit.manager, unit.name)
+    unit.manager.run("kill", "-STOP", str(before))
+    until(lambda: unit.show("NRestarts") == "1" and unit.show("ActiveState") == "active", why=lambda: unit.manager.show(unit.name))
+    assert "watchdog" in unit.manager.journal("-u", unit.name, "-o", "cat").casefold()
+    assert not any(alive(pid) for pid in pids), "nobody of before lives on"
+    assert unit.persona("god")["deaths"] == 2 and {one["deaths"] for one in unit.status()["personas"]} == {1, 2}
+    after = unit.brainjar("thoughts", "--json").splitlines()
+    assert after[: len(thoughts)] == thoughts or set(thoughts) <= set(after), "what was thought is there"
+
+
+def test_a_supervisor_that_is_killed_is_started_again_and_leaves_nothing(unit: Unit) -> None:
+    unit.start()
+    pids = pids_in(unit.manager, unit.name)
+    unit.manager.run("systemctl", "kill", "--kill-who=main", "-s", "KILL", unit.name)
+    until(lambda: unit.show("NRestarts") == "1" and unit.show("ActiveState") == "active", why=lambda: unit.manager.show(unit.name))
+    assert not any(alive(pid) for pid in pids)
+    assert {one["deaths"] for one in unit.status()["personas"]} == {1}
+    deaths = [json.loads(line)["cause"] for line in unit.brainjar("deaths", "--json").splitlines()]
+    assert set(deaths) == {"supervisor-lost"}
+
+
+def test_what_can_never_work_is_not_tried_again(unit: Unit) -> None:
+    with pytest.raises(AssertionError):
+        unit.start("[jar]\nname = 3\n")
+    assert unit.show("ActiveState") == "failed" and unit.show("ExecMainStatus") == "2" and unit.show("NRestarts") == "0"
+    assert "jar.name" in unit.manager.journal("-u", unit.name, "-o", "cat")
+    with pytest.raises(AssertionError):
+        unit.start(THREE, "MemoryMax=120M")
+    assert unit.show("ActiveState") != "active"
+
+
+@pytest.mark.parametrize("name", ["brainjar.service", "brainjar@.service", "brainjar-user.service"])
+def test_every_shipped_unit_is_clean_and_exposed_little(tmp_path: Path, name: str) -> None:
+    """By systemd-analyze of this host's version."""
+    text = (paths.systemd_dir() / name).read_text().replace(unitfile.PROGRAM, str(PROGRAM))
+    file = tmp_path / name.replace("@", "@x") if "@" in name else tmp_path / name
+    file.write_text(text)
+    environment = os.environ | {"XDG_RUNTIME_DIR": str(tmp_path)}
+    verified = subprocess.run(["systemd-analyze", "verify", "--man=no", str(file)], capture_output=True, text=True, check=False, env=environment)
+    assert verified.returncode == 0 and verified.stderr == "", verified.stderr
+    if "user" not in name:
+        argv = ["systemd-analyze", "security", "--offline=true", "--threshold=25", "--no-pager", str(file)]
+        secured = subprocess.run(argv, capture_output=True, text=True, check=False)
+        assert secured.returncode == 0, secured.stdout[-3000:]
