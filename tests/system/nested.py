@@ -19,7 +19,21 @@ from tests.system.harness import until
 
 CGROUPS: Final = Path("/sys/fs/cgroup")
 SYSTEMD: Final = Path("/lib/systemd/systemd")
-TARGETS: Final = "basic sysinit shutdown sockets timers paths slices local-fs umount final rescue emergency network".split()
+TARGETS: Final = [
+    "basic",
+    "sysinit",
+    "shutdown",
+    "sockets",
+    "timers",
+    "paths",
+    "slices",
+    "local-fs",
+    "umount",
+    "final",
+    "rescue",
+    "emergency",
+    "network",
+]
 INIT: Final = r"""
 set -eu
 units=$1; shift
@@ -41,7 +55,8 @@ for d in etc var; do
     mount -t overlay -o "lowerdir=/$d,upperdir=/run/ovl/$d/u,workdir=/run/ovl/$d/w" overlay "/$d"
 done
 ip link set lo up 2>/dev/null || true
-exec env -i PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin container=nested "SYSTEMD_UNIT_PATH=$units" "SYSTEMD_GENERATOR_PATH=$units/none" \
+exec env -i PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin container=nested "SYSTEMD_UNIT_PATH=$units" \
+    "SYSTEMD_GENERATOR_PATH=$units/none" \
     /lib/systemd/systemd --system --unit=multi-user.target --show-status=no
 """
 

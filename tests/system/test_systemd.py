@@ -181,7 +181,9 @@ def test_every_shipped_unit_is_clean_and_exposed_little(tmp_path: Path, name: st
     file = tmp_path / name.replace("@", "@x") if "@" in name else tmp_path / name
     file.write_text(text)
     environment = os.environ | {"XDG_RUNTIME_DIR": str(tmp_path)}
-    verified = subprocess.run(["systemd-analyze", "verify", "--man=no", str(file)], capture_output=True, text=True, check=False, env=environment)
+    verified = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", str(file)], capture_output=True, text=True, check=False, env=environment
+    )
     assert verified.returncode == 0 and verified.stderr == "", verified.stderr
     if "user" not in name:
         argv = ["systemd-analyze", "security", "--offline=true", "--threshold=25", "--no-pager", str(file)]

@@ -264,7 +264,7 @@ function hear(id, event) {
   } else if (event.type === "DEATH" && one && data.cause && !one.deaths.some((death) => death.birth === data.birth)) {
     one.deaths.push(data);
     one.deaths = one.deaths.slice(-1000);
-    one.text += `\n\u2020 ${data.cause}\n\n`;
+    one.text = `${one.text.trimEnd()}\n\u2020 ${data.cause}\n\n`;
     speak(one);
   }
   if (TOLD.has(event.type)) {

@@ -1,0 +1,140 @@
+"""The unit: this host's paths, and memory that the config needs; and the command that writes it."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from brainjar import paths, unitfile
+from brainjar.cli import main
+from brainjar.unitfile import MARK, MIB, Wanted, bounds, render
+
+SHIPPED = (paths.systemd_dir() / "brainjar.service").read_text()
+GIB = 1 << 30
+
+
+def value(text: str, key: str) -> str:
+    (found,) = re.findall(rf"^{key}=(.*)$", text, re.MULTILINE)
+    return str(found)
+
+
+def test_it_runs_the_program_and_the_config_that_are_meant_and_nothing_else_changes() -> None:
+    text = render(SHIPPED, Wanted(program="/srv/bj/bin/brainjar", config="/srv/jar.toml"))
+    assert value(text, "ExecStart") == "/srv/bj/bin/brainjar supervise --config /srv/jar.toml"
+    assert value(text, "ExecReload").startswith("/srv/bj/bin/brainjar reload ")
+    assert text.replace("/srv/bj/bin/brainjar", unitfile.PROGRAM).replace("/srv/jar.toml", unitfile.CONFIG) == SHIPPED
+    assert value(render(SHIPPED, Wanted(program="/a%b/brainjar", config="/c%d")), "ExecStart") == "/a%%b/brainjar supervise --config /c%%d"
+
+
+@pytest.mark.parametrize("path", ["relative", "/with space", '/quo"te', "/a;b", "/$HOME/x", "/new\nline"])
+def test_a_path_that_a_unit_cannot_hold_is_refused(path: str) -> None:
+    with pytest.raises(ValueError, match="absolute path"):
+        render(SHIPPED, Wanted(program=path, config="/x"))
+    with pytest.raises(ValueError, match="absolute path"):
+        render(SHIPPED, Wanted(program="/x", config=path))
+
+
+@given(st.integers(1, 64 * GIB), st.integers(0, 64 * GIB))
+def test_the_whole_is_bounded_above_what_the_config_needs(needed: int, host: int) -> None:
+    high, top = bounds(needed, host)
+    assert needed <= high <= top and high % MIB == top % MIB == 0
+    if host > 2 * needed + GIB:
+        assert top <= host and high >= needed * 1.09
+    text = render(SHIPPED, Wanted(program="/x", config="/y", needed_bytes=needed, host_bytes=host))
+    assert value(text, "MemoryMax") == f"{top // MIB}M" and value(text, "MemoryHigh") == f"{high // MIB}M"
+
+
+def test_the_shipped_template_is_the_shipped_unit_for_several_jars() -> None:
+    """BRAINJAR_GOLDEN=write writes it."""
+    text = render(SHIPPED, Wanted(program=unitfile.PROGRAM, config=unitfile.CONFIG, instance=True))
+    path = paths.systemd_dir() / "brainjar@.service"
+    if os.environ.get("BRAINJAR_GOLDEN") == "write":
+        path.write_text(text)
+    assert path.read_text() == text
+    own = [line for line in text.splitlines() if not line.startswith("#") and "brainjar" in line and "/bin/brainjar reload" not in line]
+    assert all("%i" in line or line == "ConfigurationDirectory=brainjar" for line in own), own
+
+
+@pytest.mark.parametrize("path", sorted(paths.systemd_dir().rglob("*.service")), ids=lambda path: path.name)
+def test_no_line_is_said_without_a_reason_where_it_gives_way(path: Path) -> None:
+    text = path.read_text()
+    assert value(text, "Type") == "notify" and value(text, "KillMode" if "user" not in path.name else "Type")
+    assert value(text, "RestartPreventExitStatus") == "2" and value(text, "OOMPolicy") == "continue" and value(text, "MemorySwapMax") == "0"
+    assert int(value(text, "StartLimitBurst")) * float(value(text, "RestartSec")) < int(value(text, "StartLimitIntervalSec"))
+
+
+# ── the command ──
+
+
+def run(capsys: pytest.CaptureFixture[str], *argv: str) -> tuple[int, str, str]:
+    code = main.main(["systemd", *argv])
+    out, error = capsys.readouterr()
+    return code, out, error
+
+
+@pytest.fixture(autouse=True)
+def open_to_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(unitfile, "unreachable", lambda path: None)
+
+
+def test_it_is_shown_and_written_below_a_root_and_taken_away_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root, unit = tmp_path / "root", tmp_path / "root/etc/systemd/system/brainjar.service"
+    code, out, _ = run(capsys, "install", "--root", str(root), "--dry-run")
+    assert code == 0 and f"write: {unit}" in out and "nothing is written" in out and not root.exists()
+    code, out, _ = run(capsys, "install", "--root", str(root), "--yes", "--drop-in", "raspberry-pi")
+    assert code == 0 and unit.read_text().startswith(MARK) and "systemctl" not in out
+    assert (unit.parent / "brainjar.service.d/raspberry-pi.conf").exists() and unit.stat().st_mode & 0o777 == 0o644
+    config = root / "etc/brainjar/brainjar.toml"
+    assert config.read_text() == (paths.config_dir() / "matrix.toml").read_text()
+    code, out, _ = run(capsys, "install", "--root", str(root), "--yes", "--drop-in", "raspberry-pi")
+    assert code == 0 and "is as it is to be" in out
+    # what somebody has changed is shown beside what would replace it
+    unit.write_text(unit.read_text().replace("WatchdogSec=30", "WatchdogSec=99"))
+    config.write_text(config.read_text() + "# mine\n")
+    code, out, _ = run(capsys, "install", "--root", str(root), "--dry-run")
+    assert f"replace: {unit}" in out and "-WatchdogSec=99" in out and "+WatchdogSec=30" in out and str(config) not in out
+    code, out, error = run(capsys, "install", "--root", str(root))
+    assert code == 2 and "--yes says so" in error and "WatchdogSec=99" in unit.read_text(), "nobody can be asked here"
+    # and goes again, but for what is not ours
+    (unit.parent / "brainjar.service.d/mine.conf").write_text("[Service]\n")
+    code, out, _ = run(capsys, "uninstall", "--root", str(root), "--dry-run")
+    assert f"remove: {unit}" in out and unit.exists()
+    code, out, _ = run(capsys, "uninstall", "--root", str(root), "--yes")
+    assert code == 0 and not unit.exists() and "somebody else wrote it" in out
+    assert (unit.parent / "brainjar.service.d/mine.conf").exists() and config.read_text().endswith("# mine\n")
+    assert not list(unit.parent.glob(".*")), "nothing half written is left"
+    assert "nothing is installed" in run(capsys, "uninstall", "--root", str(tmp_path / "empty"), "--yes")[1]
+
+
+def test_a_user_has_it_in_their_own_place(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    code, out, _ = run(capsys, "render", "--user")
+    assert code == 0 and "--config %h/.config/brainjar/brainjar.toml" in out and "DynamicUser" not in out.replace("no DynamicUser", "")
+    code, out, _ = run(capsys, "install", "--user", "--dry-run")
+    assert f"write: {tmp_path}/.config/systemd/user/brainjar.service" in out and "run: systemctl --user daemon-reload" in out
+    assert run(capsys, "install", "--user", "--instance", "--dry-run")[0] == 2
+    assert run(capsys, "install", "--user", "--drop-in", "gpu", "--dry-run")[0] == 2
+    code, _, error = run(capsys, "install", "--drop-in", "gpus", "--dry-run")
+    assert code == 2 and "gpu, jetson, raspberry-pi, static-user" in error
+
+
+def test_what_others_may_not_enter_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    inner = tmp_path / "a" / "b"
+    inner.mkdir(parents=True)
+    program = inner / "brainjar"
+    program.touch(0o755)
+    for one in (tmp_path, *(p for p in tmp_path.parents if p != Path("/") and p.stat().st_uid == os.getuid())):
+        one.chmod(one.stat().st_mode | 0o001)
+    assert unitfile.unreachable(program) is None
+    (tmp_path / "a").chmod(0o700)
+    assert unitfile.unreachable(program) == tmp_path / "a"
+    (tmp_path / "a").chmod(0o755)
+    program.chmod(0o700)
+    assert unitfile.unreachable(program) == program
+    assert unitfile.unreachable(inner / "gone") == inner / "gone"
