@@ -189,6 +189,8 @@ def refusal(pid: int, uid: int, is_view: Callable[[int], bool]) -> str | None:
         return f"this jar belongs to uid {os.geteuid()}; uid {uid} is not served"
     if pid <= 0:
         return "a process of another pid namespace is not served"
+    if uid == 0 != os.geteuid():
+        return None  # nobody of this jar can have become root; and ProtectProc= of a unit would hide it from a closer look
     if not is_view(pid) and _descends_from(pid, os.getpid()):
         return "a process of the jar itself is not served"
     return None

@@ -48,8 +48,9 @@ def priority(event: Envelope) -> int:
 
 
 def fields(event: Envelope, jar: str) -> dict[str, str]:
+    words = event.content or event.type.lower()
     found = {
-        "MESSAGE": event.content or f"{event.sender_id}: {event.type.lower()}",
+        "MESSAGE": words if words.startswith(event.sender_id) else f"{event.sender_id}: {words}",
         "PRIORITY": str(priority(event)),
         "SYSLOG_IDENTIFIER": "brainjar",
         "BRAINJAR_JAR": jar,

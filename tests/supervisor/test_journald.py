@@ -40,7 +40,9 @@ def test_whatever_is_said_stays_in_its_field(content: str, cause: str) -> None:
     fields = parsed(journald.encode(journald.fields(event, "matrix")))
     assert fields["BRAINJAR_PERSONA"] == b"subject" and fields["BRAINJAR_LIFE"] == b"3" and fields["PRIORITY"] == b"4"
     assert fields.get("BRAINJAR_CAUSE", b"") == cause.encode(errors="replace")
-    assert fields["MESSAGE"] == (content or "subject: death").encode(errors="replace")
+    words = content or "death"
+    told = words if words.startswith("subject") else f"subject: {words}"
+    assert fields["MESSAGE"] == told.encode(errors="replace")
     assert set(fields) <= {
         *("MESSAGE", "PRIORITY", "SYSLOG_IDENTIFIER", "MESSAGE_ID", "BRAINJAR_JAR", "BRAINJAR_EVENT", "BRAINJAR_PERSONA"),
         *("BRAINJAR_LIFE", "BRAINJAR_CAUSE", "BRAINJAR_EPOCH", "BRAINJAR_SEQ"),
@@ -70,7 +72,7 @@ def test_events_go_to_the_journal_and_to_the_stream_where_it_takes_none(
     listener.bind(str(place))
     listener.settimeout(10)
     monkeypatch.setattr(journald, "PLACE", place)
-    monkeypatch.setattr(terminal.journald, "Journal", lambda: Journal(place))
+    monkeypatch.setattr(journald, "Journal", lambda: Journal(place))
     status = os.fstat(1)
     monkeypatch.setenv("JOURNAL_STREAM", f"{status.st_dev}:{status.st_ino}")
     assert terminal.choose("auto") == "journal" and terminal.choose("none") == "none"

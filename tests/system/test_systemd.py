@@ -29,7 +29,7 @@ def dropin(*more: str) -> str:
     """What lets the unit run a brainjar that lies in a checkout, with models there: it sees those, read-only, and nothing else of them."""
     seen = dict.fromkeys((sys.base_prefix, str(TOP), str(paths.models_dir()), sys.prefix))
     tmp = any(path.startswith(("/tmp/", "/var/tmp/")) for path in seen)
-    lines = ["[Service]", "ProtectHome=tmpfs", f"PrivateTmp={'no' if tmp else 'yes'}", f"Environment=BRAINJAR_MODELS={paths.models_dir()}"]
+    lines = ["[Service]", f"Environment=PYTHONPATH={TOP}", "ProtectHome=tmpfs", f"PrivateTmp={'no' if tmp else 'yes'}", f"Environment=BRAINJAR_MODELS={paths.models_dir()}"]
     return "\n".join([*lines, *(f"BindReadOnlyPaths={path}" for path in seen), "RestartSec=100ms", *more, ""])
 
 
