@@ -16,6 +16,8 @@ USER_CONFIG: Final = "%h/.config/brainjar/brainjar.toml"
 MARK: Final = (
     "# Written by `brainjar systemd install`, which replaces it and `brainjar systemd uninstall` removes it; changes belong into a drop-in."
 )
+INSTANCES: Final = "brainjar-jars"
+"""Below this are the directories of those of a template."""
 HIGH, MAX = 1.10, 1.25
 """Of what a config needs, by the plan: where the kernel begins to take back, and where it ends everything."""
 GAP: Final = 256 << 20
@@ -40,7 +42,8 @@ def render(shipped: str, wanted: Wanted) -> str:
     for path in (wanted.program, wanted.config):
         if re.search(r"[\s\"'\\;$]", path) or not path.startswith(("/", "%h/")):
             raise ValueError(f"{path!r}: a unit needs an absolute path without spaces, quotes and the like")
-    text = shipped.replace(PROGRAM, wanted.program.replace("%", "%%"))
+    text = shipped.replace(" As it is shipped it is for a brainjar in /opt/brainjar.", "") if wanted.program != PROGRAM else shipped
+    text = text.replace(PROGRAM, wanted.program.replace("%", "%%"))
     config = wanted.config if wanted.config.startswith("%h/") else wanted.config.replace("%", "%%")
     text = text.replace(USER_CONFIG, config).replace(CONFIG, config)
     if wanted.needed_bytes is not None:
@@ -70,10 +73,9 @@ def _instance(text: str) -> str:
     text = text.replace("# One jar, kept", "# A jar per instance: brainjar@NAME reads /etc/brainjar/NAME.toml. Kept", 1)
     text = re.sub(r"^Description=.*$", "Description=brainjar %i, a supervisor for minds that die", text, flags=re.MULTILINE)
     text = re.sub(r"(--config )\S+", r"\1/etc/brainjar/%i.toml", text)
-    for key in ("StateDirectory", "RuntimeDirectory", "CacheDirectory"):
-        text = re.sub(rf"^{key}=brainjar$", f"{key}=brainjar/%i", text, flags=re.MULTILINE)
-    text = text.replace("BRAINJAR_MODELS=%S/brainjar/models", "BRAINJAR_MODELS=%S/brainjar/%i/models")
-    return text.replace("HOME=%S/brainjar ", "HOME=%S/brainjar/%i ").replace("XDG_CACHE_HOME=%C/brainjar", "XDG_CACHE_HOME=%C/brainjar/%i")
+    for key in ("StateDirectory", "RuntimeDirectory", "CacheDirectory"):  # not below that of the unit for one, which is another user's
+        text = re.sub(rf"^{key}=brainjar$", f"{key}={INSTANCES}/%i", text, flags=re.MULTILINE)
+    return text.replace("%S/brainjar", f"%S/{INSTANCES}/%i").replace("%C/brainjar", f"%C/{INSTANCES}/%i")
 
 
 def unreachable(path: Path) -> Path | None:

@@ -21,8 +21,8 @@ from brainjar.errors import BrainjarError, NoJar, UsageError
 from brainjar.tables import nearest
 
 CARD: Final = "jar.json"
-SYSTEM: Final = Path("/run/brainjar")
-"""Where a system service has its runtime directory."""
+SYSTEM: Final = (Path("/run/brainjar"), Path("/run/brainjar-jars"))
+"""Where system services have their runtime directories: one jar, and those of a template."""
 CARD_BYTES: Final = 64 * 1024
 
 
@@ -136,7 +136,7 @@ def raise_for(code: int, say: str) -> None:
 def _places() -> list[Path]:
     """Directories whose subdirectories are runtime directories. The one in /tmp anybody may have made: see `_cards`."""
     base = paths.default_runtime_dir("x").parent
-    return list(dict.fromkeys((base, Path(f"/run/user/{os.getuid()}/brainjar"), Path(f"/tmp/brainjar-{os.getuid()}"), SYSTEM)))
+    return list(dict.fromkeys((base, Path(f"/run/user/{os.getuid()}/brainjar"), Path(f"/tmp/brainjar-{os.getuid()}"), *SYSTEM)))
 
 
 def _cards() -> Iterator[Path]:

@@ -295,3 +295,14 @@ def test_who_cannot_be_looked_at_is_not_trusted() -> None:
     assert module._descends_from(os.getpid(), os.getpid())
     assert module._descends_from(os.getpid(), os.getppid())
     assert not module._descends_from(os.getppid(), os.getpid())
+
+
+def test_root_is_not_looked_at_by_a_jar_that_is_not_roots(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where /proc hides other users' processes, it could not be; and nobody of the jar can have become root."""
+    monkeypatch.setattr(module, "_descends_from", lambda pid, ancestor: True)
+    assert module.refusal(4242, 0, lambda _: False) == ("a process of the jar itself is not served" if os.geteuid() == 0 else None)
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert module.refusal(4242, 0, lambda _: False) is None
+    assert module.refusal(4242, 1000, lambda _: False) == "a process of the jar itself is not served"
+    assert "uid 65534 is not served" in str(module.refusal(4242, 65534, lambda _: False))
+    assert module.refusal(0, 0, lambda _: False) == "a process of another pid namespace is not served"

@@ -54,8 +54,9 @@ for d in etc var; do
     mkdir -p "/run/ovl/$d/u" "/run/ovl/$d/w"
     mount -t overlay -o "lowerdir=/$d,upperdir=/run/ovl/$d/u,workdir=/run/ovl/$d/w" overlay "/$d"
 done
+mount -t tmpfs -o mode=755 tmpfs /etc/systemd/system
 ip link set lo up 2>/dev/null || true
-exec env -i PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin container=nested "SYSTEMD_UNIT_PATH=$units" \
+exec env -i PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin container=nested "SYSTEMD_UNIT_PATH=$units:/etc/systemd/system" \
     "SYSTEMD_GENERATOR_PATH=$units/none" \
     /lib/systemd/systemd --system --unit=multi-user.target --show-status=no
 """
@@ -128,13 +129,39 @@ class Nested:
 
     def run(self, *argv: str, check: bool = True, timeout: float = 300) -> str:
         """What a command in there says."""
-        enter = ["nsenter", "-t", str(self._pid), "-m", "-p", "-u", "-i", "-n", "-C", "env", f"SYSTEMD_UNIT_PATH={self.units}", *argv]
+        enter = [
+            "nsenter",
+            "-t",
+            str(self._pid),
+            "-m",
+            "-p",
+            "-u",
+            "-i",
+            "-n",
+            "-C",
+            "env",
+            f"SYSTEMD_UNIT_PATH={self.units}:/etc/systemd/system",
+            *argv,
+        ]
         done = subprocess.run(enter, capture_output=True, text=True, timeout=timeout, check=False)
         assert not check or done.returncode == 0, f"{argv}: {done.returncode}: {done.stdout}{done.stderr}"
         return done.stdout
 
     def code(self, *argv: str) -> int:
-        enter = ["nsenter", "-t", str(self._pid), "-m", "-p", "-u", "-i", "-n", "-C", "env", f"SYSTEMD_UNIT_PATH={self.units}", *argv]
+        enter = [
+            "nsenter",
+            "-t",
+            str(self._pid),
+            "-m",
+            "-p",
+            "-u",
+            "-i",
+            "-n",
+            "-C",
+            "env",
+            f"SYSTEMD_UNIT_PATH={self.units}:/etc/systemd/system",
+            *argv,
+        ]
         return subprocess.run(enter, capture_output=True, timeout=300, check=False).returncode
 
     def show(self, unit: str) -> Mapping[str, str]:

@@ -15,7 +15,7 @@ import pytest
 
 from brainjar import paths, unitfile
 from tests.system import nested
-from tests.system.conftest import THREE
+from tests.system.conftest import ALONE, THREE
 from tests.system.harness import alive, until
 from tests.system.nested import Nested
 
@@ -29,7 +29,13 @@ def dropin(*more: str) -> str:
     """What lets the unit run a brainjar that lies in a checkout, with models there: it sees those, read-only, and nothing else of them."""
     seen = dict.fromkeys((sys.base_prefix, str(TOP), str(paths.models_dir()), sys.prefix))
     tmp = any(path.startswith(("/tmp/", "/var/tmp/")) for path in seen)
-    lines = ["[Service]", f"Environment=PYTHONPATH={TOP}", "ProtectHome=tmpfs", f"PrivateTmp={'no' if tmp else 'yes'}", f"Environment=BRAINJAR_MODELS={paths.models_dir()}"]
+    lines = [
+        "[Service]",
+        f"Environment=PYTHONPATH={TOP}",
+        "ProtectHome=tmpfs",
+        f"PrivateTmp={'no' if tmp else 'yes'}",
+        f"Environment=BRAINJAR_MODELS={paths.models_dir()}",
+    ]
     return "\n".join([*lines, *(f"BindReadOnlyPaths={path}" for path in seen), "RestartSec=100ms", *more, ""])
 
 
@@ -146,11 +152,11 @@ def test_a_supervisor_that_hangs_is_replaced_and_nothing_is_lost(unit: Unit) -> 
     pids = pids_in(unit.manager, unit.name)
     unit.manager.run("kill", "-STOP", str(before))
     until(lambda: unit.show("NRestarts") == "1" and unit.show("ActiveState") == "active", why=lambda: unit.manager.show(unit.name))
-    assert "watchdog" in unit.manager.journal("-u", unit.name, "-o", "cat").casefold()
+    assert "Failed with result 'watchdog'" in unit.manager.journal("-u", unit.name, "-o", "cat")
     assert not any(alive(pid) for pid in pids), "nobody of before lives on"
     assert unit.persona("god")["deaths"] == 2 and {one["deaths"] for one in unit.status()["personas"]} == {1, 2}
     after = unit.brainjar("thoughts", "--json").splitlines()
-    assert after[: len(thoughts)] == thoughts or set(thoughts) <= set(after), "what was thought is there"
+    assert thoughts and set(thoughts) <= set(after), "what was thought is there"
 
 
 def test_a_supervisor_that_is_killed_is_started_again_and_leaves_nothing(unit: Unit) -> None:
@@ -174,18 +180,98 @@ def test_what_can_never_work_is_not_tried_again(unit: Unit) -> None:
     assert unit.show("ActiveState") != "active"
 
 
-@pytest.mark.parametrize("name", ["brainjar.service", "brainjar@.service", "brainjar-user.service"])
-def test_every_shipped_unit_is_clean_and_exposed_little(tmp_path: Path, name: str) -> None:
-    """By systemd-analyze of this host's version."""
-    text = (paths.systemd_dir() / name).read_text().replace(unitfile.PROGRAM, str(PROGRAM))
-    file = tmp_path / name.replace("@", "@x") if "@" in name else tmp_path / name
-    file.write_text(text)
-    environment = os.environ | {"XDG_RUNTIME_DIR": str(tmp_path)}
-    verified = subprocess.run(
-        ["systemd-analyze", "verify", "--man=no", str(file)], capture_output=True, text=True, check=False, env=environment
-    )
+def test_a_hostile_worker_gains_nothing_inside_the_unit(unit: Unit) -> None:
+    """The walls of a persona are built of what the unit's hardening leaves: none of them may be missing for it."""
+    run = f"{sys.executable} -m tests.system.hostile supervise --config {CONFIG}"
+    for attack in ("lift", "look", "others", "network"):
+        text = THREE.replace('name = "subject"', 'name = "subject"\nprompt = "/etc/brainjar/attack.md"\nrole = "subject"')
+        unit.manager.run(
+            "bash", "-c", 'mkdir -p /etc/brainjar; printf %s "$0" >/etc/brainjar/attack.md', f"---\nfirst = '1'\n---\nATTACK {attack}\n"
+        )
+        unit.start(text, "ExecStart=", f"ExecStart={run}")
+        matches = ("BRAINJAR_EVENT=THOUGHT", "BRAINJAR_PERSONA=subject", f"_PID={unit.show('MainPID')}")
+        found = until(lambda matches=matches: unit.manager.journal("-o", "json", *matches).splitlines(), why=attack)  # type: ignore[misc]
+        assert json.loads(found[0])["MESSAGE"] == "subject: {}", attack
+        assert {one["deaths"] for one in unit.status()["personas"]} == {0}
+        unit.manager.run("systemctl", "stop", unit.name)
+        unit.manager.run("bash", "-c", "rm -rf /var/lib/private/brainjar")
+
+
+def test_the_cpu_that_the_whole_may_have_is_all_that_it_gets(unit: Unit) -> None:
+    unit.start(THREE, "CPUQuota=30%")
+
+    def used_s() -> float:
+        fields = [Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split() for pid in pids_in(unit.manager, unit.name)]
+        return sum(int(one[11]) + int(one[12]) for one in fields) / os.sysconf("SC_CLK_TCK")
+
+    began, used = time.monotonic(), used_s()
+    time.sleep(5.0)
+    share = (used_s() - used) / (time.monotonic() - began)
+    assert 0.05 < share < 0.36, share
+    assert unit.show("ActiveState") == "active"
+
+
+def test_what_install_writes_starts_and_what_uninstall_leaves_is_what_was_thought(manager: Nested, unit: Unit) -> None:
+    environment = ("env", f"PYTHONPATH={TOP}", "PYTHONSAFEPATH=1", f"BRAINJAR_MODELS={paths.models_dir()}", str(PROGRAM), "systemd")
+    refused = manager.run(*environment, "install", "--dry-run", check=False)
+    unit.configure(THREE)
+    if "write: /etc/systemd/system/brainjar.service" not in refused:
+        pytest.skip("the interpreter of this test lies where other users may not go: that is refused, as it should be")
+    manager.install("brainjar.service.d/test.conf", dropin())
+    (manager.units / unit.name).unlink(missing_ok=True)  # of an earlier test
+    shown = manager.run(*environment, "install", "--now", "--yes")
+    assert "written: /etc/systemd/system/brainjar.service" in shown
+    assert unit.show("ActiveState") == "active" and unit.show("UnitFileState") == "enabled"
+    memory = unit.show("MemoryMax")
+    assert 100 << 20 < int(memory) < 4 << 30, "what the config needs, and not a share of the machine"
+    assert "is as it is to be" in manager.run(*environment, "install")
+    manager.run(*environment, "uninstall", "--yes")
+    assert unit.show("ActiveState") == "inactive"
+    assert manager.code("test", "-e", "/etc/systemd/system/brainjar.service") == 1
+    assert manager.code("test", "-s", "/var/lib/private/brainjar/ledger.db") == 0 and manager.code("test", "-s", CONFIG) == 0
+
+
+def test_two_jars_live_beside_each_other(manager: Nested, unit: Unit) -> None:
+    shipped = (paths.systemd_dir() / "brainjar.service").read_text()
+    manager.install("brainjar@.service", unitfile.render(shipped, unitfile.Wanted(program=str(PROGRAM), config=CONFIG, instance=True)))
+    manager.install("brainjar@.service.d/test.conf", dropin())
+    names = ("one", "two")
+    try:
+        for name in names:
+            text = ALONE.replace('name = "test"', f'name = "{name}"')
+            manager.run("bash", "-c", 'mkdir -p /etc/brainjar; printf %s "$1" >"$0"', f"/etc/brainjar/{name}.toml", text)
+            manager.run("systemctl", "start", f"brainjar@{name}.service")
+        for name in names:
+            assert json.loads(unit.brainjar("status", "--json", "--jar", name))["jar"] == name
+            assert manager.show(f"brainjar@{name}.service")["StatusText"].startswith("1/1 live")
+        unit.brainjar("kill", "subject", "--jar", "one")
+        found = {name: json.loads(unit.brainjar("status", "--json", "--jar", name))["personas"][0]["deaths"] for name in names}
+        assert found == {"one": 1, "two": 0}
+    finally:
+        for name in names:
+            manager.run("systemctl", "stop", f"brainjar@{name}.service", check=False)
+        manager.run("bash", "-c", "rm -rf /var/lib/private/brainjar-jars")
+
+
+DROP_INS = sorted(path.stem for path in (paths.systemd_dir() / "drop-ins").glob("*.conf"))
+
+
+@pytest.mark.parametrize(
+    ("name", "drop_in", "most"),
+    [("brainjar.service", "", 25), ("brainjar@.service", "", 25), ("brainjar-user.service", "", None)]
+    + [("brainjar.service", drop_in, 26 if drop_in in ("gpu", "jetson") else 25) for drop_in in DROP_INS],
+)
+def test_every_shipped_unit_is_clean_and_exposed_little(tmp_path: Path, name: str, drop_in: str, most: int | None) -> None:
+    """By systemd-analyze of this host's version; `most` in tenths."""
+    file = tmp_path / name.replace("@", "@x")
+    file.write_text((paths.systemd_dir() / name).read_text().replace(unitfile.PROGRAM, str(PROGRAM)))
+    if drop_in:
+        (tmp_path / f"{name}.d").mkdir()
+        (tmp_path / f"{name}.d" / "x.conf").write_text((paths.systemd_dir() / "drop-ins" / f"{drop_in}.conf").read_text())
+    argv = ["systemd-analyze", "verify", "--man=no", str(file)]
+    verified = subprocess.run(argv, capture_output=True, text=True, check=False, env=os.environ | {"XDG_RUNTIME_DIR": str(tmp_path)})
     assert verified.returncode == 0 and verified.stderr == "", verified.stderr
-    if "user" not in name:
-        argv = ["systemd-analyze", "security", "--offline=true", "--threshold=25", "--no-pager", str(file)]
+    if most is not None:
+        argv = ["systemd-analyze", "security", "--offline=true", f"--threshold={most}", "--no-pager", str(file)]
         secured = subprocess.run(argv, capture_output=True, text=True, check=False)
         assert secured.returncode == 0, secured.stdout[-3000:]
