@@ -232,7 +232,7 @@ def test_the_pictures_of_the_docs(page: Browser, make_jar: MakeJar, tmp_path: Pa
     page.until_text("#found", lambda text: "killed-by-operator" in text)
     page.until_text("#persona-observer .state", lambda text: text == "thinking")
     page.run("scrollTo(0, 0)")
-    for name, (width, height, dark) in {"light": (1280, 1250, False), "dark": (1280, 1250, True), "phone": (390, 1400, False)}.items():
+    for name, (width, height, dark) in {"light": (1280, 975, False), "dark": (1280, 975, True), "phone": (390, 1400, False)}.items():
         page.look(width, height, dark=dark)
         picture = tmp_path / f"dashboard-{name}.png"
         page.picture(picture)
