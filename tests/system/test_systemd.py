@@ -159,6 +159,17 @@ def test_a_supervisor_that_hangs_is_replaced_and_nothing_is_lost(unit: Unit) -> 
     assert thoughts and set(thoughts) <= set(after), "what was thought is there"
 
 
+def test_an_upgrade_is_no_restart_and_the_watchdog_goes_on(unit: Unit) -> None:
+    unit.start(THREE, "WatchdogSec=3s")
+    pid, births = unit.show("MainPID"), [one["birth"] for one in unit.status()["personas"]]
+    assert "upgraded from" in unit.brainjar("upgrade")
+    time.sleep(5.0)
+    assert (unit.show("ActiveState"), unit.show("NRestarts"), unit.show("MainPID")) == ("active", "0", pid)
+    assert [one["birth"] for one in unit.status()["personas"]] == births
+    unit.manager.run("systemctl", "reload", unit.name)
+    assert unit.show("StatusText").startswith("3/3 live")
+
+
 def test_a_supervisor_that_is_killed_is_started_again_and_leaves_nothing(unit: Unit) -> None:
     unit.start()
     pids = pids_in(unit.manager, unit.name)
@@ -178,6 +189,7 @@ def test_what_can_never_work_is_not_tried_again(unit: Unit) -> None:
     with pytest.raises(AssertionError):
         unit.start(THREE, "MemoryMax=120M")
     assert unit.show("ActiveState") != "active"
+    assert "allows 120 MiB" in unit.manager.journal("-u", unit.name, "-o", "cat"), "what it would need, and what to change"
 
 
 def test_a_hostile_worker_gains_nothing_inside_the_unit(unit: Unit) -> None:
