@@ -34,6 +34,7 @@ TARGETS: Final = [
     "emergency",
     "network",
 ]
+UNSHARE: Final = ["unshare", "--cgroup", "--pid", "--mount", "--uts", "--ipc", "--net", "--fork", "--kill-child"]
 INIT: Final = r"""
 set -eu
 units=$1; shift
@@ -78,6 +79,14 @@ def why_not() -> str:
     return ""
 
 
+def refused() -> str:
+    """Why its namespaces and mounts are not to be had, though all that they need is there; "" where they are. Nothing of the trial is left."""
+    overlay = "mkdir -p /run/u /run/w && mount -t overlay -o lowerdir=/etc,upperdir=/run/u,workdir=/run/w overlay /etc"
+    script = f"mount --make-rprivate / && mount -t proc proc /proc && mount -t tmpfs tmpfs /run && {overlay}"
+    tried = subprocess.run([*UNSHARE, "bash", "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    return f"no namespaces and mounts for a systemd of its own here: {tried.stderr.strip()[-200:]}" if tried.returncode else ""
+
+
 def _hierarchies() -> list[str]:
     """Of version 1, by the names of their directories."""
     lines = (line.split() for line in Path("/proc/mounts").read_text().splitlines())
@@ -112,7 +121,7 @@ class Nested:
         script = self.units.parent / "init.sh"
         script.write_text(INIT)
         joins = "".join(f'echo $$ >"{group}/cgroup.procs"; ' for group in self._groups())
-        namespaces = "exec unshare --cgroup --pid --mount --uts --ipc --net --fork --kill-child bash"
+        namespaces = f"exec {' '.join(UNSHARE)} bash"
         with open(self._console, "wb") as console:
             argv = ["bash", "-c", f'{joins}{namespaces} "$@"', "nested", str(script), str(self.units), *v1]
             self._outer = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=console, stderr=console, start_new_session=True)
@@ -127,42 +136,26 @@ class Nested:
         children = Path(f"/proc/{self._outer.pid}/task/{self._outer.pid}/children").read_text().split()
         return int(children[0]) if children else 0
 
-    def run(self, *argv: str, check: bool = True, timeout: float = 300) -> str:
+    def run(self, *argv: str, check: bool = True) -> str:
         """What a command in there says."""
-        enter = [
-            "nsenter",
-            "-t",
-            str(self._pid),
-            "-m",
-            "-p",
-            "-u",
-            "-i",
-            "-n",
-            "-C",
-            "env",
-            f"SYSTEMD_UNIT_PATH={self.units}:/etc/systemd/system",
-            *argv,
-        ]
-        done = subprocess.run(enter, capture_output=True, text=True, timeout=timeout, check=False)
+        done = self._done(*argv)
         assert not check or done.returncode == 0, f"{argv}: {done.returncode}: {done.stdout}{done.stderr}"
         return done.stdout
 
     def code(self, *argv: str) -> int:
+        """The exit status of a command in there."""
+        return self._done(*argv).returncode
+
+    def _done(self, *argv: str) -> subprocess.CompletedProcess[str]:
         enter = [
             "nsenter",
             "-t",
             str(self._pid),
-            "-m",
-            "-p",
-            "-u",
-            "-i",
-            "-n",
-            "-C",
-            "env",
+            *["-m", "-p", "-u", "-i", "-n", "-C", "env"],
             f"SYSTEMD_UNIT_PATH={self.units}:/etc/systemd/system",
             *argv,
         ]
-        return subprocess.run(enter, capture_output=True, timeout=300, check=False).returncode
+        return subprocess.run(enter, capture_output=True, text=True, timeout=300, check=False)
 
     def show(self, unit: str) -> Mapping[str, str]:
         """Its properties."""

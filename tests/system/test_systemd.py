@@ -41,6 +41,8 @@ def dropin(*more: str) -> str:
 
 @pytest.fixture(scope="module")
 def manager(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nested]:
+    if reason := nested.refused():
+        pytest.skip(reason)
     made = Nested(tmp_path_factory.mktemp("nested"))
     try:
         made.start()
