@@ -80,7 +80,7 @@ def why_not() -> str:
 
 
 def refused() -> str:
-    """Why its namespaces and mounts are not to be had, though all that they need is there; "" where they are. Nothing of the trial is left."""
+    """Why its namespaces and mounts are not to be had, though all that they need is there; "" where they are. Nothing of it is left."""
     overlay = "mkdir -p /run/u /run/w && mount -t overlay -o lowerdir=/etc,upperdir=/run/u,workdir=/run/w overlay /etc"
     script = f"mount --make-rprivate / && mount -t proc proc /proc && mount -t tmpfs tmpfs /run && {overlay}"
     tried = subprocess.run([*UNSHARE, "bash", "-c", script], capture_output=True, text=True, timeout=60, check=False)
