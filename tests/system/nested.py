@@ -1,7 +1,8 @@
-"""A real systemd as the first process of namespaces of its own, in groups of its own: units can be run in it as on a machine.
+"""A real systemd to run units in: that of a machine which is there for nothing else (`Machine`), or one that is the first process of
+namespaces of its own, in groups of its own (`Nested`).
 
-Needs root, `unshare` and `nsenter`, systemd, and the hierarchies of cgroup version 1 beside version 2 (a host with version 2 alone runs
-such tests in a guest: `make test-vm`). It sees the host's files through overlays that go with it; nothing of the host is written.
+That needs root, `unshare` and `nsenter`, systemd, and the hierarchies of cgroup version 1 beside version 2 (a host with version 2 alone
+runs such tests in a guest: `make test-vm`). It sees the host's files through overlays that go with it; nothing of the host is written.
 """
 
 from __future__ import annotations
@@ -11,11 +12,11 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
-from tests.system.harness import until
+from tests.system.harness import PATIENCE_S, until
 
 CGROUPS: Final = Path("/sys/fs/cgroup")
 SYSTEMD: Final = Path("/lib/systemd/systemd")
@@ -63,8 +64,13 @@ exec env -i PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin container=nested "
 """
 
 
+ON_A_MACHINE: Final = bool(os.environ.get("BRAINJAR_TEST_MACHINE"))
+
+
 def why_not() -> str:
     """Why there can be none here; "" where there can."""
+    if ON_A_MACHINE:
+        return ""
     if os.geteuid() != 0:
         return "a nested systemd needs root"
     for needed in ("unshare", "nsenter", "ip"):
@@ -93,7 +99,81 @@ def _hierarchies() -> list[str]:
     return [Path(fields[1]).name for fields in lines if fields[2] == "cgroup"]
 
 
-class Nested:
+class Manager:
+    """One of the two."""
+
+    units: Path
+
+    def start(self) -> None:
+        raise NotImplementedError
+
+    def stop(self) -> None:
+        raise NotImplementedError
+
+    def pids(self, group: str) -> list[int]:
+        """Of a control group and those below it, as this process numbers them."""
+        raise NotImplementedError
+
+    def _enter(self) -> list[str]:
+        """What a command is led in by."""
+        raise NotImplementedError
+
+    def run(self, *argv: str, check: bool = True) -> str:
+        """What a command in there says."""
+        done = self._done(*argv)
+        assert not check or done.returncode == 0, f"{argv}: {done.returncode}: {done.stdout}{done.stderr}"
+        return done.stdout
+
+    def code(self, *argv: str) -> int:
+        """The exit status of a command in there."""
+        return self._done(*argv).returncode
+
+    def _done(self, *argv: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([*self._enter(), *argv], capture_output=True, text=True, timeout=10 * PATIENCE_S, check=False)
+
+    def show(self, unit: str) -> Mapping[str, str]:
+        """Its properties."""
+        return dict(line.split("=", 1) for line in self.run("systemctl", "show", unit).splitlines() if "=" in line)
+
+    def install(self, name: str, text: str) -> None:
+        path = self.units / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+        self.run("systemctl", "daemon-reload")
+
+    def journal(self, *argv: str) -> str:
+        return self.run("journalctl", "--no-pager", *argv)
+
+
+def _pids(tops: Iterable[Path]) -> list[int]:
+    return [int(pid) for top in tops for procs in top.rglob("cgroup.procs") for pid in procs.read_text().split()]
+
+
+class Machine(Manager):
+    """The systemd of this machine. BRAINJAR_TEST_MACHINE says that it may be used: a guest that forgets all of it."""
+
+    units = Path("/run/systemd/system")
+
+    def start(self) -> None:
+        self._before = set(self.units.iterdir()) if self.units.exists() else set()
+        self.units.mkdir(exist_ok=True)
+
+    def stop(self) -> None:
+        for path in set(self.units.iterdir()) - self._before:
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+        self.run("systemctl", "daemon-reload")
+
+    def pids(self, group: str) -> list[int]:
+        return _pids([CGROUPS / group.lstrip("/")])
+
+    def _enter(self) -> list[str]:
+        return []
+
+
+class Nested(Manager):
     def __init__(self, place: Path) -> None:
         self.units = place / "units"
         self._name = f"brainjar-nested-{os.getpid()}"
@@ -136,39 +216,12 @@ class Nested:
         children = Path(f"/proc/{self._outer.pid}/task/{self._outer.pid}/children").read_text().split()
         return int(children[0]) if children else 0
 
-    def run(self, *argv: str, check: bool = True) -> str:
-        """What a command in there says."""
-        done = self._done(*argv)
-        assert not check or done.returncode == 0, f"{argv}: {done.returncode}: {done.stdout}{done.stderr}"
-        return done.stdout
+    def pids(self, group: str) -> list[int]:
+        return _pids((CGROUPS / "systemd").glob(f"{self._name}{group}"))
 
-    def code(self, *argv: str) -> int:
-        """The exit status of a command in there."""
-        return self._done(*argv).returncode
-
-    def _done(self, *argv: str) -> subprocess.CompletedProcess[str]:
-        enter = [
-            "nsenter",
-            "-t",
-            str(self._pid),
-            *["-m", "-p", "-u", "-i", "-n", "-C", "env"],
-            f"SYSTEMD_UNIT_PATH={self.units}:/etc/systemd/system",
-            *argv,
-        ]
-        return subprocess.run(enter, capture_output=True, text=True, timeout=300, check=False)
-
-    def show(self, unit: str) -> Mapping[str, str]:
-        """Its properties."""
-        return dict(line.split("=", 1) for line in self.run("systemctl", "show", unit).splitlines() if "=" in line)
-
-    def install(self, name: str, text: str) -> None:
-        path = self.units / name
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(text)
-        self.run("systemctl", "daemon-reload")
-
-    def journal(self, *argv: str) -> str:
-        return self.run("journalctl", "--no-pager", *argv)
+    def _enter(self) -> list[str]:
+        into = ["-m", "-p", "-u", "-i", "-n", "-C", "env"]
+        return ["nsenter", "-t", str(self._pid), *into, f"SYSTEMD_UNIT_PATH={self.units}:/etc/systemd/system"]
 
     def stop(self) -> None:
         if self._pid:

@@ -17,15 +17,16 @@ from brainjar import paths, unitfile
 from tests.system import nested
 from tests.system.conftest import ALONE, THREE
 from tests.system.harness import alive, until
-from tests.system.nested import Nested
+from tests.system.nested import Machine, Manager, Nested
 
 pytestmark = pytest.mark.skipif(bool(nested.why_not()), reason=nested.why_not() or "-")
 CONFIG = "/etc/brainjar/brainjar.toml"
 TOP = Path(__file__).parents[2]
 PROGRAM = Path(sys.executable).parent / "brainjar"
+PYTHON = f"{sys.executable} -m brainjar"
 
 
-def dropin(*more: str) -> str:
+def dropin(*more: str, instance: bool = False) -> str:
     """What lets the unit run a brainjar that lies in a checkout, with models there: it sees those, read-only, and nothing else of them."""
     seen = dict.fromkeys((sys.base_prefix, str(TOP), str(paths.models_dir()), sys.prefix))
     tmp = any(path.startswith(("/tmp/", "/var/tmp/")) for path in seen)
@@ -40,10 +41,10 @@ def dropin(*more: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def manager(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nested]:
-    if reason := nested.refused():
+def manager(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Manager]:
+    if not nested.ON_A_MACHINE and (reason := nested.refused()):
         pytest.skip(reason)
-    made = Nested(tmp_path_factory.mktemp("nested"))
+    made = Machine() if nested.ON_A_MACHINE else Nested(tmp_path_factory.mktemp("nested"))
     try:
         made.start()
         yield made
@@ -52,7 +53,7 @@ def manager(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nested]:
 
 
 class Unit:
-    def __init__(self, manager: Nested) -> None:
+    def __init__(self, manager: Manager) -> None:
         self.manager = manager
         self.name = "brainjar.service"
 
@@ -72,7 +73,7 @@ class Unit:
     def brainjar(self, *argv: str) -> str:
         """As root in there, who may speak to any jar."""
         environment = [f"PYTHONPATH={TOP}", "PYTHONSAFEPATH=1"]
-        return self.manager.run("env", *environment, str(PROGRAM), *argv)
+        return self.manager.run("env", *environment, sys.executable, "-m", "brainjar", *argv)
 
     def status(self) -> dict[str, Any]:
         found: dict[str, Any] = json.loads(self.brainjar("status", "--json"))
@@ -88,20 +89,15 @@ class Unit:
 
 
 @pytest.fixture
-def unit(manager: Nested) -> Iterator[Unit]:
+def unit(manager: Manager) -> Iterator[Unit]:
     one = Unit(manager)
     yield one
     one.end()
 
 
-def pids_in(manager: Nested, unit: str) -> list[int]:
-    """Of its control group and those below, as the host numbers them."""
-    group = manager.show(unit).get("ControlGroup", "")
-    found = []
-    for tree in (nested.CGROUPS / "systemd").glob(f"brainjar-nested-*{group}"):
-        for procs in tree.rglob("cgroup.procs"):
-            found += [int(pid) for pid in procs.read_text().split()]
-    return found
+def pids_in(manager: Manager, unit: str) -> list[int]:
+    """Of its control group and those below, as this process numbers them."""
+    return manager.pids(manager.show(unit)["ControlGroup"])
 
 
 def test_it_is_ready_when_its_minds_are_and_a_death_is_no_failure(unit: Unit) -> None:
@@ -225,7 +221,9 @@ def test_the_cpu_that_the_whole_may_have_is_all_that_it_gets(unit: Unit) -> None
     assert unit.show("ActiveState") == "active"
 
 
-def test_what_install_writes_starts_and_what_uninstall_leaves_is_what_was_thought(manager: Nested, unit: Unit) -> None:
+def test_what_install_writes_starts_and_what_uninstall_leaves_is_what_was_thought(manager: Manager, unit: Unit) -> None:
+    if not PROGRAM.exists():
+        pytest.skip(f"no command brainjar beside {sys.executable}")
     environment = ("env", f"PYTHONPATH={TOP}", "PYTHONSAFEPATH=1", f"BRAINJAR_MODELS={paths.models_dir()}", str(PROGRAM), "systemd")
     refused = manager.run(*environment, "install", "--dry-run", check=False)
     unit.configure(THREE)
@@ -245,10 +243,10 @@ def test_what_install_writes_starts_and_what_uninstall_leaves_is_what_was_though
     assert manager.code("test", "-s", "/var/lib/private/brainjar/ledger.db") == 0 and manager.code("test", "-s", CONFIG) == 0
 
 
-def test_two_jars_live_beside_each_other(manager: Nested, unit: Unit) -> None:
+def test_two_jars_live_beside_each_other(manager: Manager, unit: Unit) -> None:
     shipped = (paths.systemd_dir() / "brainjar.service").read_text()
     manager.install("brainjar@.service", unitfile.render(shipped, unitfile.Wanted(program=str(PROGRAM), config=CONFIG, instance=True)))
-    manager.install("brainjar@.service.d/test.conf", dropin())
+    manager.install("brainjar@.service.d/test.conf", dropin(instance=True))
     names = ("one", "two")
     try:
         for name in names:
@@ -265,6 +263,61 @@ def test_two_jars_live_beside_each_other(manager: Nested, unit: Unit) -> None:
         for name in names:
             manager.run("systemctl", "stop", f"brainjar@{name}.service", check=False)
         manager.run("bash", "-c", "rm -rf /var/lib/private/brainjar-jars")
+
+
+# ── version 2 alone: groups for workers below a unit of nobody in particular ──
+
+needs_v2 = pytest.mark.skipif(
+    not nested.ON_A_MACHINE or (nested.CGROUPS / "memory").exists(),
+    reason="needs a machine of its own with cgroup version 2 alone: make test-vm",
+)
+
+
+def group_of(unit: Unit, persona: str) -> Path:
+    """Where its worker is."""
+    path = Path(f"/proc/{unit.persona(persona)['pid']}/cgroup").read_text().rpartition("::")[2].strip()
+    assert path.startswith(unit.show("ControlGroup") + "/"), path
+    return nested.CGROUPS / path.lstrip("/")
+
+
+@needs_v2
+def test_what_is_delegated_to_nobody_in_particular_holds_each_worker(unit: Unit) -> None:
+    text = THREE.replace('name = "god"', 'name = "god"\ncpus = [0]\ncpu_quota = 0.5')
+    unit.start(text)
+    group = group_of(unit, "god")
+    assert (group / "cpuset.cpus").read_text().strip() == "0" and (group / "cpu.max").read_text().split()[0] != "max"
+    assert int((group / "memory.max").read_text()) >= 160 << 20
+    for one in unit.status()["personas"]:
+        layers = {layer["name"]: layer["effective"] for layer in one["memory"]["layers"]}
+        assert layers == {"rlimit": True, "cgroup": True, "watch": True}, one["memory"]
+        assert {"threads"} <= {guard["name"] for guard in one["sandbox"] if guard["effective"]}
+
+
+@needs_v2
+def test_a_worker_over_its_own_limit_is_one_death_and_the_unit_stays(unit: Unit) -> None:
+    unit.start()
+    before = {one["name"]: one["pid"] for one in unit.status()["personas"]}
+    (group_of(unit, "subject") / "memory.max").write_text(str(4 << 20))  # as if it had taken all of its own
+    until(lambda: unit.persona("subject")["deaths"] >= 1, why="it dies of that")
+    assert json.loads(unit.brainjar("deaths", "--json").splitlines()[0])["cause"] == "oom-cgroup"
+    assert (unit.show("ActiveState"), unit.show("Result"), unit.show("NRestarts")) == ("active", "success", "0")
+    after = {one["name"]: one for one in unit.status()["personas"]}
+    for name in ("observer", "god"):
+        assert after[name]["pid"] == before[name] and after[name]["deaths"] == 0
+
+
+@needs_v2
+def test_the_whole_over_its_limit_is_ended_and_comes_back_with_nothing_lost(unit: Unit) -> None:
+    unit.start(THREE, "RestartSec=2s")
+    until(lambda: unit.brainjar("thoughts", "--json").splitlines(), why="somebody has thought")
+    unit.brainjar("kill", "god")
+    until(lambda: unit.persona("god")["life"] == 2, why="it lives again")
+    thoughts = set(unit.brainjar("thoughts", "--json").splitlines())
+    limit = nested.CGROUPS / unit.show("ControlGroup").lstrip("/") / "memory.max"
+    limit.write_text(str(8 << 20))  # no worker's group is over its own: the unit's is
+    until(lambda: "oom-kill" in unit.manager.journal("-u", unit.name, "-o", "cat"), why=lambda: unit.manager.show(unit.name))
+    until(lambda: unit.show("NRestarts") != "0" and unit.show("ActiveState") == "active", why=lambda: unit.manager.show(unit.name))
+    assert unit.persona("god")["deaths"] >= 2 and thoughts <= set(unit.brainjar("thoughts", "--json").splitlines())
 
 
 DROP_INS = sorted(path.stem for path in (paths.systemd_dir() / "drop-ins").glob("*.conf"))
