@@ -46,6 +46,8 @@ def test_the_whole_is_bounded_above_what_the_config_needs(needed: int, host: int
     assert needed <= high <= top and high % MIB == top % MIB == 0
     if host > 2 * needed + GIB:
         assert top <= host and high >= needed * 1.09
+    if host * 0.95 > needed + MIB:
+        assert top <= host * 0.95 + MIB, "the machine keeps something for itself"
     text = render(SHIPPED, Wanted(program="/x", config="/y", needed_bytes=needed, host_bytes=host))
     assert value(text, "MemoryMax") == f"{top // MIB}M" and value(text, "MemoryHigh") == f"{high // MIB}M"
 

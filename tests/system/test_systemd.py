@@ -32,6 +32,10 @@ def dropin(*more: str, instance: bool = False) -> str:
     tmp = any(path.startswith(("/tmp/", "/var/tmp/")) for path in seen)
     lines = [
         "[Service]",
+        "ExecStart=",
+        f"ExecStart={PYTHON} supervise --config {'/etc/brainjar/%i.toml' if instance else CONFIG}",
+        "ExecReload=",
+        f"ExecReload={PYTHON} reload --state-dir ${{STATE_DIRECTORY}}",
         f"Environment=PYTHONPATH={TOP}",
         "ProtectHome=tmpfs",
         f"PrivateTmp={'no' if tmp else 'yes'}",
@@ -62,7 +66,8 @@ class Unit:
         self.manager.install(self.name, unitfile.render(shipped, unitfile.Wanted(program=str(PROGRAM), config=CONFIG)))
         self.manager.install(f"{self.name}.d/test.conf", dropin(*more))
         self.configure(config)
-        self.manager.run("systemctl", "start", self.name)
+        if self.manager.code("systemctl", "start", self.name):
+            raise AssertionError(self.manager.journal("-u", self.name, "-o", "cat")[-3000:])
 
     def configure(self, text: str) -> None:
         self.manager.run("bash", "-c", 'mkdir -p /etc/brainjar; printf %s "$1" >"$0"', CONFIG, text)
