@@ -336,7 +336,8 @@ DROP_INS = sorted(path.stem for path in (paths.systemd_dir() / "drop-ins").glob(
 def test_every_shipped_unit_is_clean_and_exposed_little(tmp_path: Path, name: str, drop_in: str, most: int | None) -> None:
     """By systemd-analyze of this host's version; `most` in tenths."""
     file = tmp_path / name.replace("@", "@x")
-    file.write_text((paths.systemd_dir() / name).read_text().replace(unitfile.PROGRAM, str(PROGRAM)))
+    program = PROGRAM if PROGRAM.exists() else Path(sys.executable)  # any that is there
+    file.write_text((paths.systemd_dir() / name).read_text().replace(unitfile.PROGRAM, str(program)))
     if drop_in:
         (tmp_path / f"{name}.d").mkdir()
         (tmp_path / f"{name}.d" / "x.conf").write_text((paths.systemd_dir() / "drop-ins" / f"{drop_in}.conf").read_text())

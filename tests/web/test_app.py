@@ -145,6 +145,8 @@ def test_what_is_told_is_what_is_there(opened: Open, jar: FakeJar) -> None:
     ledger = Ledger(jar.state_dir / "ledger.db")
     ledger.begin("subject", 1, 1, 1.0)
     ledger.died(Death(persona="subject", life=1, birth=1, at=2.0, cause="segv"))
+    ledger.begin("subject", 2, 2, 3.0)
+    ledger.died(Death(persona="subject", life=2, birth=2, at=4.0, cause="killed", last_words="Of Stone"))
     ledger.close()
     mind = Mind(jar.state_dir / "minds" / "subject" / "mind.db")
     mind.add(1, [("thought", "subject", "<script>alert(1)</script>"), ("thought", "subject", "a stone")])
@@ -153,7 +155,8 @@ def test_what_is_told_is_what_is_there(opened: Open, jar: FakeJar) -> None:
     state = client.get("/api/v1/state").json()
     assert [persona["name"] for persona in state["personas"]] == ["subject", "observer"]
     assert client.get("/api/v1/personas/observer").json()["state"] == "ready"
-    assert [death["cause"] for death in client.get("/api/v1/deaths").json()] == ["segv"]
+    for query, causes in (("", ["segv", "killed"]), ("?limit=1", ["killed"]), ("?search=SEG", ["segv"]), ("?search=stone", ["killed"])):
+        assert [death["cause"] for death in client.get(f"/api/v1/deaths{query}").json()] == causes, query
     assert client.get("/api/v1/deaths?persona=observer").json() == []
     found = client.get("/api/v1/thoughts?search=STONE&persona=subject")
     assert [line["content"] for line in found.json()] == ["a stone"] and found.headers["content-type"] == "application/json"
