@@ -16,11 +16,13 @@ import pytest
 from brainjar import paths, unitfile
 from tests.system import nested
 from tests.system.conftest import ALONE, THREE
-from tests.system.harness import alive, until
+from tests.system.harness import PATIENCE_S, alive, until
 from tests.system.nested import Machine, Manager, Nested
 
 pytestmark = pytest.mark.skipif(bool(nested.why_not()), reason=nested.why_not() or "-")
 CONFIG = "/etc/brainjar/brainjar.toml"
+WATCHDOG_S = PATIENCE_S / 30
+"""Short, and long enough for a machine that is emulated."""
 TOP = Path(__file__).parents[2]
 PROGRAM = Path(sys.executable).parent / "brainjar"
 PYTHON = f"{sys.executable} -m brainjar"
@@ -145,9 +147,9 @@ def test_a_reload_is_waited_for_and_one_that_cannot_be_fails(unit: Unit) -> None
 
 
 def test_a_supervisor_that_hangs_is_replaced_and_nothing_is_lost(unit: Unit) -> None:
-    unit.start(THREE, "WatchdogSec=3s", "TimeoutAbortSec=1s")
+    unit.start(THREE, f"WatchdogSec={WATCHDOG_S}s", "TimeoutAbortSec=1s")
     before = int(unit.show("MainPID"))
-    time.sleep(4.0)
+    time.sleep(WATCHDOG_S + 1.0)
     assert int(unit.show("MainPID")) == before and unit.show("NRestarts") == "0", "it is heard of in time"
     unit.brainjar("kill", "god")
     until(lambda: unit.persona("god")["life"] == 2, why="it lives again")
@@ -163,10 +165,10 @@ def test_a_supervisor_that_hangs_is_replaced_and_nothing_is_lost(unit: Unit) -> 
 
 
 def test_an_upgrade_is_no_restart_and_the_watchdog_goes_on(unit: Unit) -> None:
-    unit.start(THREE, "WatchdogSec=3s")
+    unit.start(THREE, f"WatchdogSec={WATCHDOG_S}s")
     pid, births = unit.show("MainPID"), [one["birth"] for one in unit.status()["personas"]]
     assert "upgraded from" in unit.brainjar("upgrade")
-    time.sleep(5.0)
+    time.sleep(WATCHDOG_S + 2.0)
     assert (unit.show("ActiveState"), unit.show("NRestarts"), unit.show("MainPID")) == ("active", "0", pid)
     assert [one["birth"] for one in unit.status()["personas"]] == births
     unit.manager.run("systemctl", "reload", unit.name)
@@ -287,7 +289,7 @@ def group_of(unit: Unit, persona: str) -> Path:
 
 @needs_v2
 def test_what_is_delegated_to_nobody_in_particular_holds_each_worker(unit: Unit) -> None:
-    text = THREE.replace('name = "god"', 'name = "god"\ncpus = [0]\ncpu_quota = 0.5')
+    text = THREE.replace('name = "god"', 'name = "god"\ncpus = [0]\ncpu_quota = "50%"')
     unit.start(text)
     group = group_of(unit, "god")
     assert (group / "cpuset.cpus").read_text().strip() == "0" and (group / "cpu.max").read_text().split()[0] != "max"
