@@ -6,6 +6,7 @@ import os
 import resource
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -102,14 +103,24 @@ def test_after_a_power_cut_at_any_moment_every_death_that_was_announced_is_on_re
 
 
 @contextmanager
-def few_descriptors(pid: int, spare: int) -> Iterator[None]:
-    soft, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
-    used = max(map(int, os.listdir(f"/proc/{pid}/fd")))
-    resource.prlimit(pid, resource.RLIMIT_NOFILE, (used + 1 + spare, hard))
-    try:
-        yield
-    finally:
-        resource.prlimit(pid, resource.RLIMIT_NOFILE, (soft, hard))
+def few_descriptors(jar: Jar, spare: int) -> Iterator[None]:
+    """The highest descriptor that it has is that of a caller who stays: those of a worker go with it, and would be spare too."""
+    soft, hard = resource.prlimit(jar.pid, resource.RLIMIT_NOFILE)
+    with socket.socket(socket.AF_UNIX) as caller:
+        caller.connect(str(jar.runtime_dir / "control"))
+        until(lambda: _served(caller), why="it is served")
+        used = max(map(int, os.listdir(f"/proc/{jar.pid}/fd")))
+        resource.prlimit(jar.pid, resource.RLIMIT_NOFILE, (used + 1 + spare, hard))
+        try:
+            yield
+        finally:
+            resource.prlimit(jar.pid, resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def _served(caller: socket.socket) -> bool:
+    """It has been accepted: it is answered, and may ask again."""
+    caller.sendall(b'{"cmd": "status"}\n')
+    return b'"done":true' in caller.recv(1 << 20)
 
 
 @pytest.mark.parametrize("spare", [10, 40, SPARE_DESCRIPTORS - 1])
@@ -118,7 +129,7 @@ def test_without_descriptors_a_birth_fails_and_is_tried_again_when_there_are_som
     others = {p["name"]: p["pid"] for p in jar.until_ready()["personas"] if p["name"] != "a"}
     with jar.listening() as listener:
         pid = jar.persona("a")["pid"]
-        with few_descriptors(jar.pid, spare):
+        with few_descriptors(jar, spare):
             os.kill(pid, signal.SIGKILL)
             death, _ = listener.until("DEATH", "a")
             assert death.metadata["cause"] == "killed"
