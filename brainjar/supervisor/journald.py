@@ -16,7 +16,7 @@ from typing import Final
 from brainjar.messages import Envelope
 
 PLACE: Final = Path("/run/systemd/journal/socket")
-ERROR, WARNING, NOTICE, INFO, DEBUG = 3, 4, 5, 6, 7
+ERROR, WARNING, NOTICE, INFO = 3, 4, 5, 6
 """As syslog has them."""
 MESSAGE_ID: Final = "b1a1d1e5c0de4a6fb0a9d3a7e5d1ea70"
 """Of a DEATH: `journalctl MESSAGE_ID=…` finds them all."""
@@ -34,16 +34,12 @@ def is_ours(environ: Mapping[str, str], fd: int) -> bool:
 
 def priority(event: Envelope) -> int:
     match event.type:
-        case "DEATH":
+        case "DEATH" | "VERDICT" | "PRESSURE":
             return WARNING
-        case "VERDICT" | "PRESSURE":
-            return WARNING
-        case "STATE":
-            return ERROR if event.metadata.get("state") == "failed" else INFO
         case "READY" | "RESURRECTION" | "SHUTDOWN":
             return NOTICE
-        case "THOUGHT" | "SAID":
-            return INFO
+        case "STATE" if event.metadata.get("state") == "failed":
+            return ERROR
     return INFO
 
 

@@ -80,7 +80,8 @@ class Unit:
     def brainjar(self, *argv: str) -> str:
         """As root in there, who may speak to any jar."""
         environment = [f"PYTHONPATH={TOP}", "PYTHONSAFEPATH=1"]
-        return self.manager.run("env", *environment, sys.executable, "-m", "brainjar", *argv)
+        named = () if "--jar" in argv else ("--state-dir", "/var/lib/brainjar")  # there may be other jars on this machine
+        return self.manager.run("env", *environment, sys.executable, "-m", "brainjar", *argv, *named)
 
     def status(self) -> dict[str, Any]:
         found: dict[str, Any] = json.loads(self.brainjar("status", "--json"))
@@ -162,6 +163,15 @@ def test_a_supervisor_that_hangs_is_replaced_and_nothing_is_lost(unit: Unit) -> 
     assert unit.persona("god")["deaths"] == 2 and {one["deaths"] for one in unit.status()["personas"]} == {1, 2}
     after = unit.brainjar("thoughts", "--json").splitlines()
     assert thoughts and set(thoughts) <= set(after), "what was thought is there"
+
+
+def test_the_dashboard_serves_inside_the_unit(unit: Unit) -> None:
+    unit.start(THREE + "[web]\nenabled = true\n")
+    until(lambda: unit.status()["web"]["serves"], why=lambda: unit.status()["web"])
+    asks = "import urllib.request; print(urllib.request.urlopen('http://127.0.0.1:8095/readyz').read().decode())"
+    assert unit.manager.run(sys.executable, "-c", asks).strip() == "ok", "it may ask the jar"
+    unit.manager.run("systemctl", "stop", unit.name)
+    assert unit.show("Result") == "success"
 
 
 def test_an_upgrade_is_no_restart_and_the_watchdog_goes_on(unit: Unit) -> None:
