@@ -186,7 +186,7 @@ class Jar:
     def descendants(self) -> dict[int, str]:
         """pid -> state letter of all that descends from the supervisor."""
         parents: dict[int, list[tuple[int, str]]] = {}
-        for stat in Path("/proc").glob("[0-9]*/stat"):
+        for stat in (Path("/proc", name, "stat") for name in os.listdir("/proc") if name.isdigit()):
             try:
                 fields = stat.read_text().rpartition(")")[2].split()
             except OSError:

@@ -133,7 +133,8 @@ class Observer(threading.Thread):
     def run(self) -> None:
         while not self._ends:
             living: dict[str, list[int]] = defaultdict(list)
-            for stat in Path("/proc").glob("[0-9]*/stat"):
+            # a glob looks at each once more, and fails where it has just ended
+            for stat in (Path("/proc", name, "stat") for name in os.listdir("/proc") if name.isdigit()):
                 with suppress(OSError):
                     head, _, rest = stat.read_text().rpartition(")")
                     name = head.partition("(")[2]

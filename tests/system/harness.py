@@ -34,7 +34,7 @@ def alive(pid: int) -> bool:
 
 def zombies_of(pid: int) -> list[int]:
     found = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
+    for stat in (Path("/proc", name, "stat") for name in os.listdir("/proc") if name.isdigit()):
         try:
             fields = stat.read_text().rpartition(")")[2].split()
         except OSError:
@@ -247,7 +247,7 @@ class Jar:
     def descendants(self) -> list[int]:
         """All that descends from the supervisor; it is their subreaper, so none can hide from this."""
         parents: dict[int, list[int]] = {}
-        for stat in Path("/proc").glob("[0-9]*/stat"):
+        for stat in (Path("/proc", name, "stat") for name in os.listdir("/proc") if name.isdigit()):
             try:
                 fields = stat.read_text().rpartition(")")[2].split()
             except OSError:
