@@ -28,6 +28,8 @@ from brainjar.units import format_size
 MIB: Final = 1 << 20
 SUPERVISOR_BYTES: Final = 44 * MIB
 """Resident memory of the supervisor (28 MiB) and its senses (12 MiB), measured with three personas."""
+DASHBOARD_BYTES: Final = 48 * MIB
+"""Resident memory of the dashboard while somebody listens, measured."""
 ZYGOTE_BYTES: Final = 44 * MIB
 """Resident memory of a zygote beyond weights, context and what its dry run had allocated: Python, libraries, the chat template, a
 heap rounded up to huge pages. Measured with SmolLM2: 41 MiB."""
@@ -190,6 +192,8 @@ class Totals(Struct, frozen=True, kw_only=True):
     disk_free_bytes: int | None = None
     """What is free where the jar keeps its state; None: not known."""
     supervisor_bytes: int
+    dashboard_bytes: int = 0
+    """0 where the jar has none."""
     total_bytes: int
     bound_bytes: int
     """What it must fit into: the host's memory, or the limit around the jar where that is less."""
@@ -410,6 +414,7 @@ def _totals(config: Config, models: Sequence[ModelRow], personas: Sequence[Perso
     kept = sorted((row.snapshot_bytes for row in personas), reverse=True)
     snapshots = sum(kept) + sum(kept[:at_once])
     standbys = sum(row.standby_bytes for row in personas)
+    dashboard = DASHBOARD_BYTES if config.web.enabled else 0
     return Totals(
         weights_bytes=weights,
         zygotes_bytes=zygotes,
@@ -418,7 +423,8 @@ def _totals(config: Config, models: Sequence[ModelRow], personas: Sequence[Perso
         standbys_bytes=standbys,
         disk_bytes=ON_DISK * sum(kept) if config.snapshots.disk else 0,
         supervisor_bytes=SUPERVISOR_BYTES,
-        total_bytes=weights + zygotes + caps + snapshots + standbys + SUPERVISOR_BYTES,
+        dashboard_bytes=dashboard,
+        total_bytes=weights + zygotes + caps + snapshots + standbys + SUPERVISOR_BYTES + dashboard,
         bound_bytes=host.bound_bytes,
         bound=f"the memory limit around the jar ({host.limit_at})" if host.limited else "the memory of this machine",
         available_bytes=host.available_bytes,

@@ -11,7 +11,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from brainjar import plan as plans
-from brainjar.config import Config, Engine, Inference, Jar, Model, Persona, Placement, Restart, Sampling, Snapshots, Watchdog, parse_size
+from brainjar.config import (
+    Config,
+    Engine,
+    Inference,
+    Jar,
+    Model,
+    Persona,
+    Placement,
+    Restart,
+    Sampling,
+    Snapshots,
+    Watchdog,
+    Web,
+    parse_size,
+)
 from brainjar.gguf import Gguf
 from brainjar.plan import MIB, Buffer, Device, Figures, HostMemory, Place, Plan, Window
 from brainjar.quota import LEAST_CELLS, WORKER_BYTES, least_cap, pool_cells, quota
@@ -145,6 +159,8 @@ def test_it_adds_up_and_weights_count_once_for_all_who_share_them() -> None:
     assert t.snapshots_bytes == 4 * kv  # one each, and one more for who writes at the moment
     assert t.total_bytes == t.weights_bytes + t.zygotes_bytes + t.caps_bytes + t.snapshots_bytes + plans.SUPERVISOR_BYTES
     assert model.total_bytes == t.weights_bytes + t.zygotes_bytes
+    with_dashboard = msgspec.structs.replace(made_of := config(persona("subject")), web=Web(enabled=True))
+    assert plan(with_dashboard).totals.total_bytes - plan(made_of).totals.total_bytes == plans.DASHBOARD_BYTES
 
 
 def test_a_life_in_advance_is_counted_for_each_who_is_forked() -> None:

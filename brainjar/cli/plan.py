@@ -121,6 +121,7 @@ def _lines(plan: Plan) -> Iterator[str]:
             ("snapshots", size(t.snapshots_bytes), "their contexts, kept for their next lives"),
             *([("standbys", size(t.standbys_bytes), "their next lives, forked in advance")] if t.standbys_bytes else []),
             ("supervisor", size(t.supervisor_bytes), ""),
+            *([("dashboard", size(t.dashboard_bytes), "")] if t.dashboard_bytes else []),
             ("together", size(t.total_bytes), f"of {size(t.bound_bytes)}, {t.bound}; {size(t.available_bytes)} are free now"),
             *([("disk", size(t.disk_bytes), _disk(plan))] if t.disk_bytes else []),
             ("threads", str(t.threads), f"at once, on {t.cpus} CPUs"),

@@ -1,4 +1,5 @@
-"""A group of its own for every worker, where the host gives one: the memory cap that counts pages, and CPU and process limits.
+"""A group of its own for every process of a jar, where the host gives one: who takes what is told apart, and workers and dashboard
+have limits there, the memory cap that counts pages among them.
 
 Version 2: in the group that this process was given (`Delegate=` of its unit, or a scope), as long as nobody else lives there.
 The supervisor moves into a leaf of its own first, as a group with controllers may hold no process. Version 1: below the
@@ -21,7 +22,7 @@ import msgspec
 from brainjar.messages import OomCounts
 
 WANTED: Final = ("memory", "cpu", "cpuset", "pids")
-_SUPERVISOR, _ZYGOTES = "supervisor", "zygotes"
+_SUPERVISOR: Final = "supervisor"
 _CPU_PERIOD_US: Final = 100_000
 
 DELEGATE: Final = "run it in a unit or scope with Delegate=yes (systemd-run --user --scope -p Delegate=yes brainjar supervise …)"
@@ -47,7 +48,7 @@ class Made(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """Of one worker. Bytes; CPUs; a share of one core."""
+    """Of one group. Bytes; CPUs; a share of one core."""
 
     memory: int
     memory_high: int | None = None
@@ -289,14 +290,11 @@ class Group:
 
     def remove(self) -> None:
         """It goes when its last process has; a zombie still counts."""
-        try:
-            self.path.rmdir()
-        except OSError:
-            pass
+        _take_away(self.path)
 
 
 class Groups:
-    """The jar's: one leaf for the supervisor, one for the zygotes, one per worker."""
+    """The jar's: a leaf for the supervisor, one for each zygote and engine, one for the dashboard, one for each worker."""
 
     def __init__(self, found: Found, key: str, made: Made | None = None) -> None:
         """`key` names the jar's own group on this host (version 1, and below the root). Never raises: look at `why`.
@@ -357,7 +355,6 @@ class Groups:
                     raise
                 self.why = f"{name} could not be enabled: {error.strerror}"
         self.controllers = tuple(taken)
-        (self._top / _ZYGOTES).mkdir(exist_ok=True)
 
     def _sweep(self) -> None:
         """Empty groups of a supervisor that was killed."""
@@ -365,10 +362,7 @@ class Groups:
         for path in list(self._top.iterdir()):
             if path.is_dir() and path.name != _SUPERVISOR:
                 Group(path, self.version).end()
-                try:
-                    path.rmdir()
-                except OSError:
-                    pass
+                _take_away(path)
 
     @property
     def effective(self) -> bool:
@@ -383,13 +377,29 @@ class Groups:
         """A group of persona `name`, not made yet: two of its processes may be there at a time. None where there are no groups."""
         return Group(self._top / f"{('persona', 'next')[slot]}-{name}", self.version) if self._top is not None else None
 
-    def adopt_zygote(self, pid: int) -> None:
-        """Charge what it loads to the zygotes' leaf."""
-        if self._top is not None and self.version == "v2":
+    def charge(self, kind: str, pid: int) -> None:
+        """Charge what `pid` takes from now on to a leaf of its own, KIND-PID (version 2)."""
+        if self._top is None or self.version != "v2":
+            return
+        leaf = self._top / f"{kind}-{pid}"
+        try:
+            for path in self._top.glob(f"{kind}-*"):
+                _take_away(path)  # those of such as have ended
+            leaf.mkdir(exist_ok=True)
+            _write(leaf / "cgroup.procs", str(pid))
+        except OSError:
+            pass  # it is charged to the supervisor's leaf then
+
+    def confine(self, name: str, pid: int, limits: Limits) -> None:
+        """Move `pid` into a leaf with limits, as far as there are groups."""
+        if self._top is None:
+            return
+        group = Group(self._top / name, self.version)
+        if group.make(limits):
             try:
-                _write(self._top / _ZYGOTES / "cgroup.procs", str(pid))
+                _write(group.path / "cgroup.procs", str(pid))
             except OSError:
-                pass  # it is charged to the supervisor's leaf then
+                pass
 
     def above(self) -> int:
         """How often the limit of the jar's group or of one around it was hit."""
@@ -417,8 +427,10 @@ class Groups:
         if top is None:
             return
         try:
+            for path in top.iterdir():
+                if path.is_dir() and path != self._home:
+                    _take_away(path)
             if self._home is not None and self._parent is not None:
-                (top / _ZYGOTES).rmdir()
                 for name in self.controllers:
                     _write(top / "cgroup.subtree_control", f"-{name}")
                 _write(self._parent / "cgroup.procs", str(os.getpid()))
@@ -440,6 +452,14 @@ def _write(path: Path, text: str) -> None:
         raise OSError(error.errno, error.strerror, str(path)) from None
     finally:
         os.close(fd)
+
+
+def _take_away(group: Path) -> None:
+    """Unless somebody is in it."""
+    try:
+        group.rmdir()
+    except OSError:
+        pass
 
 
 def _read(path: Path) -> str:

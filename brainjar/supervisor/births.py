@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Final
 
 import zmq
@@ -57,10 +58,10 @@ class Births:
         self.wanted: Callable[[], bool] = lambda: True
         """Whether lives may be forked in advance just now."""
         logs = premises.state_dir / LOGS
-        self.zygotes = Zygotes(logs / "zygote.log", housing.groups.adopt_zygote, clock)
+        self.zygotes = Zygotes(logs / "zygote.log", partial(housing.groups.charge, "zygote"), clock)
         self.standbys = Standbys(self._fork_standby, self._equip_standby, START_S)
         self.engines = Engines(premises.state_dir, logs / "engine.log", bulletin, clock)
-        self.engines.charge = housing.groups.adopt_zygote
+        self.engines.charge = partial(housing.groups.charge, "engine")
 
     def adopt(self, config: Config) -> None:
         """Hold what these personas think with, and no more; housing is theirs already."""

@@ -52,6 +52,7 @@ from brainjar.supervisor.terminal import Terminal
 from brainjar.supervisor.upgrade import Upgrade
 from brainjar.supervisor.verdicts import Verdicts
 from brainjar.supervisor.watch import Watch
+from brainjar.supervisor.web import LIMITS as WEB_LIMITS
 from brainjar.supervisor.web import Web
 from brainjar.supervisor.zygotes import LOAD_S, Standing, Zygote
 from brainjar.watchdog import pressure
@@ -101,7 +102,8 @@ class Supervisor:
         if state is None:
             ledger.close_open_lives(time.time(), self._announce_lost)
         self._poller = Poller()
-        self.web: Web = Web(config.web, premises.state_dir, self._poller, clock, partial(self._announce_jar, "PRESSURE"))
+        confine = partial(self.housing.groups.confine, "web", limits=WEB_LIMITS)
+        self.web: Web = Web(config.web, premises.state_dir, self._poller, clock, partial(self._announce_jar, "PRESSURE"), confine)
         self.keeper = Keeper(config, premises, ledger, self.bulletin, self._context, self.housing, self._poller, clock, state)
         self.senses = Senses(premises.state_dir, config.watchdog.sensors, self.housing.groups.unified)
         self.verdicts = Verdicts(config.watchdog, self.keeper, self.bulletin, self.senses, dry_run=dry_run)

@@ -15,6 +15,7 @@ import msgspec
 
 from brainjar import paths
 from brainjar.config import Web as Settings
+from brainjar.isolation.cgroups import Limits
 from brainjar.messages import WebStatus
 from brainjar.supervisor import logs, reaper
 from brainjar.supervisor.autopsy import signal_name
@@ -28,13 +29,25 @@ SILENT_S: Final = 60.0
 END_S: Final = 4.0
 """Asked to end, it is killed after this."""
 LOG: Final = "web.log"
+LIMITS: Final = Limits(memory=256 << 20, processes=64)
+"""Of its cgroup, where there is one; its own limits on memory and descriptors stand everywhere. Flooded it takes XX MiB."""
 
 
 class Web:
     """Never blocks. Its descriptors are watched by `poller`."""
 
-    def __init__(self, settings: Settings, state_dir: Path, poller: Poller, clock: Callable[[], float], say: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        state_dir: Path,
+        poller: Poller,
+        clock: Callable[[], float],
+        say: Callable[[str], None],
+        confine: Callable[[int], None],
+    ) -> None:
+        """`confine` moves a pid to where `LIMITS` hold."""
         self._settings, self._state_dir, self._poller, self._clock, self._say = settings, state_dir, poller, clock, say
+        self._confine = confine
         self.pid = 0
         self._pidfd = self._beats = self._log = -1
         self._log_from = 0
@@ -101,6 +114,7 @@ class Web:
             return
         finally:
             os.close(theirs)
+        self._confine(self.pid)
         self._log, self._log_from, self._beats = log, logs.size(log), beats
         self._started = self._beat_at = now
         self._serves, self._killed_at = False, None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -14,9 +15,11 @@ import pytest
 
 from brainjar.isolation import cgroups
 from brainjar.isolation.cgroups import Found, Group, Groups, Limits
+from brainjar.watchdog import pressure
 
 MIB = 1 << 20
 HERE = cgroups.survey()
+PSI = Path("/proc/pressure/memory").exists()
 needs_groups = pytest.mark.skipif(HERE.parent is None, reason=f"no cgroup can be had here: {HERE.why}")
 
 
@@ -211,6 +214,72 @@ def test_a_group_that_has_vanished_counts_nothing_and_is_made_again(group: Group
     group.end()
     assert group.make(Limits(memory=48 * MIB))
     assert group.exists
+
+
+@pytest.fixture
+def groups() -> Iterator[Groups]:
+    made = Groups(cgroups.survey(), f"brainjar-test-{os.getpid()}")
+    yield made
+    top = made.path
+    made.close()
+    assert top is None or top == HERE.parent or not top.exists()
+
+
+def waiting() -> subprocess.Popen[bytes]:
+    return subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+
+
+@needs_groups
+@pytest.mark.system
+def test_who_is_confined_is_in_a_leaf_with_limits(groups: Groups) -> None:
+    assert groups.path is not None
+    child = waiting()
+    groups.confine("web", child.pid, Limits(memory=48 * MIB))
+    leaf = Group(groups.path / "web", groups.version)
+    assert leaf.holds(child.pid) and leaf.limit_bytes() == 48 * MIB
+    child.communicate(b"\n")
+
+
+@needs_groups
+@pytest.mark.system
+@pytest.mark.skipif(HERE.version != "v2", reason="version 1 charges what a zygote loads to the jar's own group")
+def test_each_that_is_charged_has_a_leaf_and_those_of_the_ended_go(groups: Groups) -> None:
+    assert groups.path is not None
+
+    def leaves() -> set[str]:
+        assert groups.path is not None
+        return {path.name for path in groups.path.glob("zygote-*")}
+
+    one, two, three = waiting(), waiting(), waiting()
+    for child in (one, two):
+        groups.charge("zygote", child.pid)
+        assert Group(groups.path / f"zygote-{child.pid}", "v2").holds(child.pid)
+    one.communicate(b"\n")
+    groups.charge("zygote", three.pid)
+    assert leaves() == {f"zygote-{two.pid}", f"zygote-{three.pid}"}
+    for child in (two, three):
+        child.communicate(b"\n")
+
+
+@needs_groups
+@pytest.mark.system
+@pytest.mark.skipif(HERE.version != "v2" or not PSI, reason="only cgroup v2 tells of stalls in a group, of a kernel with psi=1")
+def test_the_kernel_wakes_who_watches_the_jars_group_when_all_in_it_stand_still(groups: Groups) -> None:
+    assert groups.unified is not None
+    hog = groups.worker("hog")
+    assert hog is not None and hog.make(Limits(memory=256 * MIB, memory_high=24 * MIB)), hog
+    fd = pressure.trigger(groups.unified / "memory.pressure")
+    assert fd is not None, "without CAP_SYS_RESOURCE too"
+    try:
+        poll = select.poll()
+        poll.register(fd, select.POLLPRI)
+        assert poll.poll(0) == [], "nobody waits for memory yet"
+        child = inside(hog, "x = bytearray(64 << 20); input()")  # above memory.high, and nothing of it can be reclaimed
+        assert [events & select.POLLPRI for _, events in poll.poll(60_000)] == [select.POLLPRI]
+        hog.end()
+        child.communicate()
+    finally:
+        os.close(fd)
 
 
 @needs_groups

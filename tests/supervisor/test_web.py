@@ -42,7 +42,8 @@ class Held:
         monkeypatch.setattr(reaper, "spawn", spawned)
         (state_dir / "logs").mkdir()
         self.poller = Poller()
-        self.web = Web(Settings(enabled=enabled), state_dir, self.poller, lambda: self.now, self.said.append)
+        self.confined: list[int] = []
+        self.web = Web(Settings(enabled=enabled), state_dir, self.poller, lambda: self.now, self.said.append, self.confined.append)
 
     def until(self, what: Callable[[], object]) -> None:
         end = time.monotonic() + 60
@@ -82,6 +83,7 @@ def test_there_is_none_where_none_is_wanted(hold: Callable[..., Held]) -> None:
     assert held.web.gone and held.web.status() is None and not held.started
     held.web.adopt(Settings(enabled=True))
     held.web.tend()
+    assert held.confined == held.started, "limits hold for it from its start on"
     held.until(held.serves)
     held.web.adopt(Settings())
     held.until(lambda: held.web.gone)

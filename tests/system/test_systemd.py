@@ -297,9 +297,14 @@ def group_of(unit: Unit, persona: str) -> Path:
     return nested.CGROUPS / path.lstrip("/")
 
 
+def procs(group: Path) -> list[int]:
+    """Pids of those in it."""
+    return [int(pid) for pid in (group / "cgroup.procs").read_text().split()]
+
+
 @needs_v2
 def test_what_is_delegated_to_nobody_in_particular_holds_each_worker(unit: Unit) -> None:
-    text = THREE.replace('name = "god"', 'name = "god"\ncpus = [0]\ncpu_quota = "50%"')
+    text = THREE.replace('name = "god"', 'name = "god"\ncpus = [0]\ncpu_quota = "50%"') + "[web]\nenabled = true\n"
     unit.start(text)
     group = group_of(unit, "god")
     assert (group / "cpuset.cpus").read_text().strip() == "0" and (group / "cpu.max").read_text().split()[0] != "max"
@@ -308,6 +313,18 @@ def test_what_is_delegated_to_nobody_in_particular_holds_each_worker(unit: Unit)
         layers = {layer["name"]: layer["effective"] for layer in one["memory"]["layers"]}
         assert layers == {"rlimit": True, "cgroup": True, "watch": True}, one["memory"]
         assert {"threads"} <= {guard["name"] for guard in one["sandbox"] if guard["effective"]}
+    # everybody else has a leaf too: the supervisor with its senses, the zygote, the dashboard
+    top = nested.CGROUPS / unit.show("ControlGroup").lstrip("/")
+    until(lambda: unit.status()["web"]["serves"], why=lambda: unit.status()["web"])
+    dashboard = unit.status()["web"]["pid"]
+    assert procs(top / "web") == [dashboard] and int((top / "web/memory.max").read_text()) == 256 << 20
+    (zygote,) = top.glob("zygote-*")
+    assert procs(zygote) == [int(zygote.name.removeprefix("zygote-"))]
+    assert int(unit.show("MainPID")) in procs(top / "supervisor")
+    (senses,) = (pid for pid in procs(top / "supervisor") if Path(f"/proc/{pid}/comm").read_text().strip() == "bj-senses")
+    # the kernel is to wake the senses when the jar stands still for want of memory, and when the host does
+    watched = {os.readlink(f"/proc/{senses}/fd/{name}") for name in os.listdir(f"/proc/{senses}/fd")}
+    assert {str(top / "memory.pressure"), "/proc/pressure/memory"} <= watched
 
 
 @needs_v2
