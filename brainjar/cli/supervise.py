@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import argparse
 import os
+import select
 import sqlite3
 import sys
+import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from brainjar.errors import BrainjarError, UsageError
 
@@ -18,6 +20,10 @@ if TYPE_CHECKING:
     from brainjar.config import Config
     from brainjar.gguf import Gguf
     from brainjar.plan import Plan
+    from brainjar.supervisor.notify import Notify
+
+FETCH_BEAT_S: Final = 10.0
+"""Between two words to the service manager while a model comes over a slow line: the fetch ends by itself when nothing comes any more."""
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -40,6 +46,7 @@ def run(args: argparse.Namespace) -> int:
     from brainjar.cli import planning, trials
     from brainjar.supervisor import terminal
     from brainjar.supervisor.loop import Supervisor
+    from brainjar.supervisor.notify import EXTENDED_S, Notify
     from brainjar.supervisor.premises import Premises
 
     path, said = configs.find_config(args.config)
@@ -50,14 +57,18 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(f"{config.source}: web.enabled = true: {missing}")
     for note in config.notes:
         print(f"brainjar: {note}", file=sys.stderr)
-    _fetch_missing(config)
+    told = Notify(os.environ, time.monotonic)
+    _fetch_missing(config, told)
     headers = planning.headers(config)
     config = trials.known(config, headers)
+    told.still_starting("looking whether it fits", len(config.models) * planning.PATIENCE_S + EXTENDED_S)
     plan = checked_plan(config, headers, force=args.force)
     os.umask(0o077)
     premises = Premises(config)
     try:
+        told.still_starting("looking how this CPU computes fastest", len(config.models) * trials.PATIENCE_S + EXTENDED_S)
         config = trials.measured(config, headers, plan)
+        told.close()
         ledger = premises.open_ledger()
         if ledger.set_aside:
             print(f"brainjar: the ledger was damaged; it is set aside as {ledger.set_aside} and a new one begun", file=sys.stderr)
@@ -82,13 +93,13 @@ def _options(args: argparse.Namespace, path: Path) -> list[str]:
     return found + (["--force"] if args.force else [])
 
 
-def _fetch_missing(config: Config) -> None:
+def _fetch_missing(config: Config, told: Notify) -> None:
     """The models of the catalog that are not here."""
     from brainjar import models
 
     for model in config.models:
         if model.name is not None and not models.is_present(models.lookup(model.name)):
-            _fetch(model.name)
+            _fetch(model.name, told)
 
 
 def checked_plan(config: Config, headers: dict[Path, Gguf], *, force: bool) -> Plan | None:
@@ -114,13 +125,21 @@ def checked_plan(config: Config, headers: dict[Path, Gguf], *, force: bool) -> P
     return plan
 
 
-def _fetch(name: str) -> None:
+def _fetch(name: str, told: Notify) -> None:
     """In a process of its own: what draws the progress, and what unpacks, must not stay with the supervisor for weeks."""
     from brainjar import paths
+    from brainjar.supervisor import notify
 
     argv = [sys.executable, "-m", "brainjar", "models", "fetch", name]
-    env = dict(os.environ) | paths.import_environment()
+    env = notify.without(os.environ) | paths.import_environment()
     pid = os.posix_spawn(argv[0], argv, env, file_actions=[(os.POSIX_SPAWN_DUP2, 2, 1)])
+    pidfd = os.pidfd_open(pid)
+    try:
+        told.still_starting(f"fetching {name}")
+        while not select.select([pidfd], [], [], FETCH_BEAT_S)[0]:
+            told.still_starting()
+    finally:
+        os.close(pidfd)
     status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     if status:
         raise SystemExit(status if status > 0 else 130)  # it has said why

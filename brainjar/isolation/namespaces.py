@@ -73,8 +73,12 @@ def enter_user() -> None:
 
 
 def leave_network() -> None:
-    """A network without any interface, and System V IPC of its own; for this process and all that it forks. Raise OSError."""
-    _unshare(_NEWNET | _NEWIPC)
+    """A network without any interface, for this process and all that it forks; System V IPC of its own too, unless just that is refused
+    (by RestrictNamespaces=, say): no worker may use any (`seccomp`). Raise OSError."""
+    try:
+        _unshare(_NEWNET | _NEWIPC)
+    except OSError:
+        _unshare(_NEWNET)
 
 
 def show_only(kept: Sequence[str], hidden: Sequence[str], *, for_others: bool) -> None:

@@ -18,7 +18,7 @@ PINGS: Final = 3
 STATUS_S: Final = 5.0
 """Between two statuses that differ, at least."""
 EXTENDED_S: Final = 30.0
-"""What is asked for with each beat of a start that takes long."""
+"""What is asked for with each beat of a start that takes long, or beyond what a step of it has for itself."""
 
 
 class Notify:
@@ -70,10 +70,10 @@ class Notify:
         if words:
             self._tell(*words)
 
-    def still_starting(self) -> None:
-        """It takes its time, and it does something: a big model is being read."""
+    def still_starting(self, status: str = "", for_s: float = EXTENDED_S) -> None:
+        """It takes its time, and it does something: a big model is being read. It is told again, or over, within `for_s` seconds."""
         if not self._ready:
-            self._tell(f"EXTEND_TIMEOUT_USEC={int(EXTENDED_S * 1e6)}")
+            self._tell(f"EXTEND_TIMEOUT_USEC={int(for_s * 1e6)}", *([f"STATUS={_line(status)}"] if status else []))
 
     def reloading(self) -> None:
         self._tell("RELOADING=1", f"MONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")

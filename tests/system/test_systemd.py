@@ -23,6 +23,8 @@ pytestmark = pytest.mark.skipif(bool(nested.why_not()), reason=nested.why_not() 
 CONFIG = "/etc/brainjar/brainjar.toml"
 WATCHDOG_S = PATIENCE_S / 30
 """Short, and long enough for a machine that is emulated."""
+QUOTA = 0.3 if PATIENCE_S < 200 else 0.8
+"""Of a core. It computes all the time, so that a whole one is what it would take; on one that is emulated it starts slowly enough."""
 TOP = Path(__file__).parents[2]
 PROGRAM = Path(sys.executable).parent / "brainjar"
 PYTHON = f"{sys.executable} -m brainjar"
@@ -225,7 +227,7 @@ def test_a_hostile_worker_gains_nothing_inside_the_unit(unit: Unit) -> None:
 
 
 def test_the_cpu_that_the_whole_may_have_is_all_that_it_gets(unit: Unit) -> None:
-    unit.start(THREE, "CPUQuota=30%")
+    unit.start(THREE, f"CPUQuota={100 * QUOTA:.0f}%")
 
     def used_s() -> float:
         fields = [Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split() for pid in pids_in(unit.manager, unit.name)]
@@ -234,7 +236,7 @@ def test_the_cpu_that_the_whole_may_have_is_all_that_it_gets(unit: Unit) -> None
     began, used = time.monotonic(), used_s()
     time.sleep(5.0)
     share = (used_s() - used) / (time.monotonic() - began)
-    assert 0.05 < share < 0.36, share
+    assert 0.05 < share < 1.2 * QUOTA, share
     assert unit.show("ActiveState") == "active"
 
 
@@ -360,7 +362,7 @@ DROP_INS = sorted(path.stem for path in (paths.systemd_dir() / "drop-ins").glob(
 @pytest.mark.parametrize(
     ("name", "drop_in", "most"),
     [("brainjar.service", "", 25), ("brainjar@.service", "", 25), ("brainjar-user.service", "", None)]
-    + [("brainjar.service", drop_in, 26 if drop_in in ("gpu", "jetson") else 25) for drop_in in DROP_INS],
+    + [("brainjar.service", drop_in, 25) for drop_in in DROP_INS],
 )
 def test_every_shipped_unit_is_clean_and_exposed_little(tmp_path: Path, name: str, drop_in: str, most: int | None) -> None:
     """By systemd-analyze of this host's version; `most` in tenths."""

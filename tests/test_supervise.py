@@ -1,0 +1,56 @@
+"""What happens before a jar is: a model is fetched first, and a service manager is told that this takes its time."""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import sys
+import threading
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from brainjar.cli import supervise
+from brainjar.supervisor.notify import Notify
+
+
+def python_that(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, does: str) -> None:
+    """In the place of the one that would fetch."""
+    program = tmp_path / "python"
+    program.write_text(f"#!/bin/sh\n{does}\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(program))
+
+
+def test_a_model_that_comes_slowly_is_waited_for_and_the_manager_is_told_so_again_and_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervise, "FETCH_BEAT_S", 0.01)
+    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+    monkeypatch.setenv("WATCHDOG_USEC", "1000000")
+    os.mkfifo(tmp_path / "go")
+    python_that(tmp_path, monkeypatch, f'echo "$@" >{tmp_path}/argv; env >{tmp_path}/env; read -r _ <{tmp_path}/go')
+    with closing(Notify(os.environ, lambda: 0.0)) as told, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        fetch = threading.Thread(target=supervise._fetch, args=("smollm2-135m", told))
+        fetch.start()
+        said = []
+        for _ in range(3):
+            assert select.select([manager], [], [], 60)[0]
+            said.append(manager.recv(4096).decode())
+        (tmp_path / "go").write_text("\n")
+        fetch.join()
+    assert said == ["EXTEND_TIMEOUT_USEC=30000000\nSTATUS=fetching smollm2-135m", *["EXTEND_TIMEOUT_USEC=30000000"] * 2]
+    assert (tmp_path / "argv").read_text() == "-m brainjar models fetch smollm2-135m\n"
+    given = (tmp_path / "env").read_text()
+    assert "PATH=" in given and "NOTIFY_SOCKET" not in given and "WATCHDOG" not in given, "it is not the service"
+
+
+@pytest.mark.parametrize(("ends", "exit"), [("exit 3", 3), ("kill -TERM $$", 130)])
+def test_a_fetch_that_fails_has_said_why_and_ends_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ends: str, exit: int) -> None:
+    python_that(tmp_path, monkeypatch, ends)
+    with pytest.raises(SystemExit) as ended:
+        supervise._fetch("smollm2-135m", Notify({}, lambda: 0.0))
+    assert ended.value.code == exit
