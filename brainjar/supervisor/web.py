@@ -25,7 +25,9 @@ PAUSE_S, PAUSE_MOST_S = 1.0, 300.0
 """Before it is started again; doubled each time until it has lived `SOUND_S`."""
 SOUND_S: Final = 60.0
 SILENT_S: Final = 60.0
-"""Silent for so long it hangs: it beats every five seconds. The first time it may take that long to start, from a slow card."""
+"""Silent for so long it hangs: it beats every five seconds."""
+START_S: Final = 300.0
+"""Before its first beat it may take this long: it comes from a slow card, and whoever thinks comes first."""
 END_S: Final = 4.0
 """Asked to end, it is killed after this."""
 LOG: Final = "web.log"
@@ -86,7 +88,7 @@ class Web:
         elif self._killed_at is not None:
             if now - self._killed_at > END_S:
                 self.kill()
-        elif now - self._beat_at > SILENT_S:
+        elif now - self._beat_at > (SILENT_S if self._serves else START_S):
             self._why = f"it was silent for {now - self._beat_at:.0f} s and is started again"
             self._say(f"the dashboard: {self._why}")
             self.kill()

@@ -18,7 +18,7 @@ import pytest
 from brainjar.config import Web as Settings
 from brainjar.supervisor import reaper, web
 from brainjar.supervisor.poller import Poller
-from brainjar.supervisor.web import PAUSE_MOST_S, PAUSE_S, SILENT_S, SOUND_S, Web
+from brainjar.supervisor.web import PAUSE_MOST_S, PAUSE_S, SILENT_S, SOUND_S, START_S, Web
 from tests.system.harness import alive
 
 BEATS = "import os, signal, time; os.write(3, b'+'); signal.pause()"
@@ -120,11 +120,17 @@ def test_killed_it_is_started_again_at_once_and_failing_ever_more_slowly(hold: C
     assert "SIGKILL" in held.said[-1]
 
 
-def test_who_is_silent_is_replaced(hold: Callable[..., Held]) -> None:
-    held = hold(SILENT)
+SPEAKS_ONCE = "import os, signal; os.write(3, b'+'); signal.pause()"
+
+
+@pytest.mark.parametrize(("program", "patience"), [(SILENT, START_S), (SPEAKS_ONCE, SILENT_S)])
+def test_who_is_silent_is_replaced(hold: Callable[..., Held], program: str, patience: float) -> None:
+    held = hold(program)
     held.web.tend()
     first = held.web.pid
-    held.now += SILENT_S
+    if program == SPEAKS_ONCE:
+        held.until(held.serves)
+    held.now += patience
     held.web.tend()
     assert alive(first)
     held.now += 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
 import subprocess
 import sys
 import time
@@ -253,6 +254,9 @@ def test_what_install_writes_starts_and_what_uninstall_leaves_is_what_was_though
     shown = manager.run(*environment, "install", "--now", "--yes")
     assert "written: /etc/systemd/system/brainjar.service" in shown
     assert unit.show("ActiveState") == "active" and unit.show("UnitFileState") == "enabled"
+    manager.run("systemctl", "stop", unit.name)
+    manager.run("systemctl", "start", "multi-user.target")
+    until(lambda: unit.show("ActiveState") == "active", why="what the machine starts at its boot starts it")
     memory = unit.show("MemoryMax")
     assert 100 << 20 < int(memory) < 4 << 30, "what the config needs, and not a share of the machine"
     assert "is as it is to be" in manager.run(*environment, "install")
@@ -317,9 +321,7 @@ def test_what_is_delegated_to_nobody_in_particular_holds_each_worker(unit: Unit)
         assert {"threads"} <= {guard["name"] for guard in one["sandbox"] if guard["effective"]}
     # everybody else has a leaf too: the supervisor with its senses, the zygote, the dashboard
     top = nested.CGROUPS / unit.show("ControlGroup").lstrip("/")
-    until(lambda: unit.status()["web"]["serves"], why=lambda: unit.status()["web"])
-    dashboard = unit.status()["web"]["pid"]
-    assert procs(top / "web") == [dashboard] and int((top / "web/memory.max").read_text()) == 256 << 20
+    assert procs(top / "web") == [unit.status()["web"]["pid"]] and int((top / "web/memory.max").read_text()) == 256 << 20
     (zygote,) = top.glob("zygote-*")
     assert procs(zygote) == [int(zygote.name.removeprefix("zygote-"))]
     assert int(unit.show("MainPID")) in procs(top / "supervisor")
@@ -354,6 +356,57 @@ def test_the_whole_over_its_limit_is_ended_and_comes_back_with_nothing_lost(unit
     until(lambda: "oom-kill" in unit.manager.journal("-u", unit.name, "-o", "cat"), why=lambda: unit.manager.show(unit.name))
     until(lambda: unit.show("NRestarts") != "0" and unit.show("ActiveState") == "active", why=lambda: unit.manager.show(unit.name))
     assert unit.persona("god")["deaths"] >= 2 and thoughts <= set(unit.brainjar("thoughts", "--json").splitlines())
+
+
+@needs_v2
+def test_a_users_own_systemd_keeps_a_jar_in_groups_of_its_own(manager: Manager) -> None:
+    user = pwd.getpwnam("tester")  # of the guest
+    environment = (f"XDG_RUNTIME_DIR=/run/user/{user.pw_uid}", f"PYTHONPATH={TOP}", "PYTHONSAFEPATH=1")
+    theirs = ("runuser", "-u", user.pw_name, "--", "env", f"HOME={user.pw_dir}", *environment)
+
+    def status() -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(manager.run(*theirs, sys.executable, "-m", "brainjar", "status", "--json"))
+        return found
+
+    def write(path: str, text: str) -> None:
+        manager.run(*theirs, "bash", "-c", 'mkdir -p "$(dirname "$0")"; printf %s "$1" >"$0"', f"{user.pw_dir}/.config/{path}", text)
+
+    def show(key: str) -> str:
+        return manager.run(*theirs, "systemctl", "--user", "show", "-P", key, "brainjar").strip()
+
+    manager.run("loginctl", "enable-linger", user.pw_name)
+    try:
+        until(lambda: manager.code(*theirs, "systemctl", "--user", "show-environment") == 0, why="their systemd is there")
+        write("systemd/user/brainjar.service", (paths.systemd_dir() / "brainjar-user.service").read_text())
+        lines = [
+            "[Service]",
+            "ExecStart=",
+            f"ExecStart={PYTHON} supervise --config %h/.config/brainjar/brainjar.toml",
+            f"Environment=PYTHONPATH={TOP} BRAINJAR_MODELS={paths.models_dir()}",
+        ]
+        write("systemd/user/brainjar.service.d/x.conf", "\n".join([*lines, ""]))
+        write("brainjar/brainjar.toml", THREE)
+        manager.run(*theirs, "systemctl", "--user", "daemon-reload")
+        manager.run(*theirs, "systemctl", "--user", "start", "brainjar")
+        assert show("ActiveState") == "active" and show("StatusText").startswith("3/3 live, ")
+        group = show("ControlGroup")
+        assert f"user@{user.pw_uid}.service" in group
+        for one in status()["personas"]:
+            where = Path(f"/proc/{one['pid']}/cgroup").read_text().rpartition("::")[2].strip()
+            assert where == f"{group}/persona-{one['name']}"
+            assert int((nested.CGROUPS / where.lstrip("/") / "memory.max").read_text()) >= 128 << 20
+            assert {layer["name"]: layer["effective"] for layer in one["memory"]["layers"]}["cgroup"], one["memory"]
+        manager.run(*theirs, sys.executable, "-m", "brainjar", "kill", "subject")
+        until(lambda: next(one["life"] for one in status()["personas"] if one["name"] == "subject") == 2, why="it lives again")
+        assert (show("ActiveState"), show("NRestarts")) == ("active", "0")
+        pids = manager.pids(group)
+        manager.run(*theirs, "systemctl", "--user", "stop", "brainjar")
+        assert show("Result") == "success" and len(pids) >= 5 and not any(alive(pid) for pid in pids)
+    finally:
+        manager.run(*theirs, "systemctl", "--user", "stop", "brainjar", check=False)
+        manager.run("loginctl", "disable-linger", user.pw_name)
+        made = (".config/systemd", ".config/brainjar", ".local/state/brainjar")
+        manager.run(*theirs, "rm", "-rf", *(f"{user.pw_dir}/{path}" for path in made))
 
 
 DROP_INS = sorted(path.stem for path in (paths.systemd_dir() / "drop-ins").glob("*.conf"))
