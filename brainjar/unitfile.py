@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
+
+if TYPE_CHECKING:
+    from brainjar.isolation.board import Board
 
 PROGRAM: Final = "/opt/brainjar/bin/brainjar"
 CONFIG: Final = "/etc/brainjar/brainjar.toml"
@@ -35,6 +38,8 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     host_bytes: int = 0
     instance: bool = False
     """For several jars: NAME of `brainjar@NAME` says which config."""
+    notes: tuple[str, ...] = ()
+    """What this host cannot give to the unit, each in a line: said where whoever reads it will look."""
 
 
 def render(shipped: str, wanted: Wanted) -> str:
@@ -48,7 +53,25 @@ def render(shipped: str, wanted: Wanted) -> str:
     text = text.replace(USER_CONFIG, config).replace(CONFIG, config)
     if wanted.needed_bytes is not None:
         text = _bounded(text, wanted.needed_bytes, wanted.host_bytes)
+    text = text.replace("[Unit]\n", "".join(f"# On this host: {' '.join(note.split())}\n" for note in wanted.notes) + "[Unit]\n", 1)
     return _instance(text) if wanted.instance else text
+
+
+def suited(board: Board | None, *, on_gpu: bool) -> tuple[str, ...]:
+    """The drop-ins that such a host wants, by name. `on_gpu`: models are to be on its NVIDIA card."""
+    if board is not None:
+        return (board,)
+    return ("gpu",) if on_gpu else ()
+
+
+def drop_in(text: str, host_bytes: int) -> str:
+    """A shipped one for a host with so much memory: a bound that is not below that bounds nothing, and is left to the unit."""
+
+    def bound(line: str) -> int:
+        found = re.fullmatch(r"Memory(?:High|Max)=(\d+)G", line)
+        return int(found[1]) << 30 if found else 0
+
+    return "".join(line for line in text.splitlines(keepends=True) if not host_bytes or bound(line.strip()) < host_bytes)
 
 
 def bounds(needed_bytes: int, host_bytes: int) -> tuple[int, int]:

@@ -12,7 +12,10 @@ from hypothesis import strategies as st
 
 from brainjar import paths, unitfile
 from brainjar.cli import main
+from brainjar.isolation import board, host
+from brainjar.isolation.findings import Finding
 from brainjar.unitfile import MARK, MIB, Wanted, bounds, render
+from brainjar.watchdog import findings
 
 SHIPPED = (paths.systemd_dir() / "brainjar.service").read_text()
 GIB = 1 << 30
@@ -112,6 +115,56 @@ def test_it_is_shown_and_written_below_a_root_and_taken_away_again(tmp_path: Pat
     assert (unit.parent / "brainjar.service.d/mine.conf").exists() and config.read_text().endswith("# mine\n")
     assert not list(unit.parent.glob(".*")), "nothing half written is left"
     assert "nothing is installed" in run(capsys, "uninstall", "--root", str(tmp_path / "empty"), "--yes")[1]
+
+
+@pytest.mark.parametrize(
+    ("model", "file", "found"),
+    [
+        ("Raspberry Pi 5 Model B Rev 1.0\0", "", "raspberry-pi"),
+        ("NVIDIA Jetson AGX Orin Developer Kit\0", "", "jetson"),
+        ("some carrier of ours\0", "nv_tegra_release", "jetson"),
+        ("Radxa ROCK 5B\0", "", None),
+        (None, "", None),
+    ],
+)
+def test_a_board_is_known_by_what_its_firmware_says(tmp_path: Path, model: str | None, file: str, found: str | None) -> None:
+    (tmp_path / "device-tree").mkdir()
+    if model is not None:
+        (tmp_path / "device-tree/model").write_text(model)
+    if file:
+        (tmp_path / file).touch()
+    assert board.board(tmp_path, tmp_path) == found
+    assert not board.has_nvidia_card(tmp_path)
+    (tmp_path / "nvidia0").touch()
+    assert board.has_nvidia_card(tmp_path)
+
+
+def test_what_suits_a_host_is_said_without_being_asked_for() -> None:
+    assert unitfile.suited("raspberry-pi", on_gpu=False) == ("raspberry-pi",)
+    assert unitfile.suited("jetson", on_gpu=True) == ("jetson",), "its GPU's devices are in that"
+    assert unitfile.suited(None, on_gpu=True) == ("gpu",) and unitfile.suited(None, on_gpu=False) == ()
+    jetson = (paths.systemd_dir() / "drop-ins/jetson.conf").read_text()
+    assert unitfile.drop_in(jetson, 30 * GIB) == unitfile.drop_in(jetson, 0) == jetson
+    small = unitfile.drop_in(jetson, 15 * GIB)
+    assert "Memory" not in small and "CPUQuota=600%" in small and "MemoryMax=24G" in jetson, "the unit's own bounds stay"
+
+
+def test_the_unit_of_this_host_says_what_the_host_cannot_give(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(board, "board", lambda: "raspberry-pi")
+    monkeypatch.setattr(
+        host, "of_a_unit", lambda: (Finding("controllers", "cgroups", "no", "n/a", "MemoryMax= holds\nnothing", "do that"),)
+    )
+    monkeypatch.setattr(findings, "pressure", lambda: Finding("PSI", "senses", "yes", "memory full 0 %"))
+    code, out, _ = run(capsys, "render")
+    head, _, rest = out.partition("[Unit]\n")
+    assert code == 0 and head.endswith("\n# On this host: controllers (cgroups): MemoryMax= holds nothing (do that)\n")
+    assert "PSI" not in head and "TimeoutStartSec=600" in rest.partition("# /etc/systemd/system/brainjar.service.d/raspberry-pi.conf\n")[2]
+    assert "raspberry-pi.conf" not in run(capsys, "render", "--drop-in", "none")[1]
+    assert "raspberry-pi.conf" not in run(capsys, "render", "--user")[1], "a user's manager hardens and bounds little"
+    for_others = run(capsys, "install", "--root", str(tmp_path), "--dry-run")[1]
+    assert "raspberry-pi" not in for_others and "On this host" not in for_others, "what is packaged here runs elsewhere"
 
 
 def test_a_user_has_it_in_their_own_place(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,9 +2,10 @@
 brainjar systemd install   [--config FILE] [--user] [--instance] [--drop-in NAME]... [--now] [--dry-run] [--yes]
 brainjar systemd uninstall [--user] [--dry-run] [--yes]
 
-The unit of a jar. render prints it for this host and a config: this brainjar's own path, memory bounds from the plan. install shows what
-it would write, asks, and writes it, with the config where none is there yet; --now also enables and starts it. A file that somebody has
-changed is shown beside what would replace it. uninstall stops the unit and removes what install has written, but no config and no mind.
+The unit of a jar. render prints it for this host and a config: this brainjar's own path, memory bounds from the plan, the drop-in of a
+board or a GPU that is here, and what this host cannot give. install shows what it would write, asks, and writes it, with the config where
+none is there yet; --now also enables and starts it. A file that somebody has changed is shown beside what would replace it. uninstall
+stops the unit and removes what install has written, but no config and no mind.
 --user: in your own systemd instead of the system's. --instance: brainjar@.service, of which brainjar@NAME runs /etc/brainjar/NAME.toml.
 """
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from brainjar.unitfile import Wanted
 
 ACTIONS: Final = ("render", "install", "uninstall")
+HERE: Final = Path("/")
+NONE: Final = "none"
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -34,19 +37,20 @@ def add_parser(subparsers: Subparsers) -> None:
     p.add_argument("--config", type=Path, metavar="FILE", help="default: the one in place, else the shipped matrix")
     p.add_argument("--user", action="store_true", help="your own systemd")
     p.add_argument("--instance", action="store_true", help="a template for several jars")
-    p.add_argument(
-        "--drop-in", action="append", default=[], metavar="NAME", dest="drop_ins", help="gpu, jetson, raspberry-pi or static-user"
-    )
+    names = "gpu, jetson, raspberry-pi, static-user or none; default: what suits this host"
+    p.add_argument("--drop-in", action="append", default=[], metavar="NAME", dest="drop_ins", help=names)
     p.add_argument("--now", action="store_true", help="enable and start it")
     p.add_argument("--dry-run", action="store_true", help="show, and write nothing")
     p.add_argument("--yes", action="store_true", help="do not ask")
-    p.add_argument("--root", type=Path, default=Path("/"), metavar="DIR", help="write below DIR, for packagers; nothing is started then")
+    p.add_argument("--root", type=Path, default=HERE, metavar="DIR", help="write below DIR, for packagers; nothing is started then")
     p.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     if args.action == "render":
         print(_unit(args), end="")
+        for path, text in _drop_ins(args).items():
+            print(f"\n# {path}\n{text}", end="")
         return 0
     return _install(args) if args.action == "install" else _uninstall(args)
 
@@ -74,7 +78,17 @@ def _wanted(args: argparse.Namespace) -> Wanted:
         raise UsageError("--instance is for the system's systemd: a user has one jar, or units of their own")
     needed, host = (None, 0) if args.instance else _needed(args)
     place = unitfile.USER_CONFIG if args.user else unitfile.CONFIG
-    return unitfile.Wanted(program=_program(), config=place, needed_bytes=needed, host_bytes=host, instance=args.instance)
+    notes = _notes() if args.root == HERE else ()
+    return unitfile.Wanted(program=_program(), config=place, needed_bytes=needed, host_bytes=host, instance=args.instance, notes=notes)
+
+
+def _notes() -> tuple[str, ...]:
+    """What `brainjar doctor` finds lacking here, as far as it is the same for whoever asks."""
+    from brainjar.isolation import host
+    from brainjar.watchdog import findings as senses
+
+    found = [one for one in (*host.of_a_unit(), senses.pressure()) if one.state != "yes"]
+    return tuple(f"{one.name} ({one.group}): {one.consequence}{f' ({one.how})' if one.how else ''}" for one in found)
 
 
 def _program() -> str:
@@ -136,24 +150,48 @@ def _unit_place(args: argparse.Namespace) -> Path:
 def _files(args: argparse.Namespace) -> dict[Path, str]:
     """All that an install writes, but what is there as it is to be."""
     from brainjar import unitfile
-    from brainjar.errors import UsageError
-    from brainjar.paths import systemd_dir
 
     unit = _unit_place(args)
-    wanted = {unit: f"{unitfile.MARK}\n{_unit(args)}"}
-    known = {path.stem: path for path in sorted((systemd_dir() / "drop-ins").glob("*.conf"))}
-    for name in args.drop_ins:
-        if name not in known:
-            raise UsageError(f"--drop-in {name}: there are {', '.join(known)}")
-        if args.user:
-            raise UsageError("--drop-in is for the system's systemd")
-        wanted[unit.with_name(f"{unit.name}.d") / known[name].name] = f"{unitfile.MARK}\n{known[name].read_text()}"
+    wanted = {path: f"{unitfile.MARK}\n{text}" for path, text in ({unit: _unit(args)} | _drop_ins(args)).items()}
     place = _config_place(args)
     if (not args.instance and not place.exists()) or (
         args.config is not None and not args.instance and _config(args).resolve() != place.resolve()
     ):
         wanted[place] = _config(args).read_text()
     return {path: text for path, text in wanted.items() if _read(path) != text}
+
+
+def _drop_ins(args: argparse.Namespace) -> dict[Path, str]:
+    """Those that were asked for, else those that suit this host."""
+    from brainjar import unitfile
+    from brainjar.errors import UsageError
+    from brainjar.isolation import hostmemory
+    from brainjar.paths import systemd_dir
+
+    known = {path.stem: path for path in sorted((systemd_dir() / "drop-ins").glob("*.conf"))}
+    here = args.root == HERE
+    if args.user and args.drop_ins:
+        raise UsageError("--drop-in is for the system's systemd")
+    names = args.drop_ins or ([] if args.user or not here else _suited(args))
+    for name in names:
+        if name not in (*known, NONE):
+            raise UsageError(f"--drop-in {name}: there are {', '.join(known)}, and {NONE}")
+    unit = _unit_place(args)
+    memory = hostmemory.read().total_bytes if here else 0
+    return {
+        unit.with_name(f"{unit.name}.d") / known[name].name: unitfile.drop_in(known[name].read_text(), memory)
+        for name in names
+        if name != NONE
+    }
+
+
+def _suited(args: argparse.Namespace) -> tuple[str, ...]:
+    from brainjar import config as configs
+    from brainjar import unitfile
+    from brainjar.isolation import board
+
+    wants_gpu = args.instance or any(model.placement.gpu_layers for model in configs.load(_config(args)).models)
+    return unitfile.suited(board.board(), on_gpu=wants_gpu and board.has_nvidia_card())
 
 
 def _read(path: Path) -> str | None:
@@ -208,7 +246,7 @@ def _uninstall(args: argparse.Namespace) -> int:
         print("nothing is installed")
         return 0
     names = [path.name for path in ours if path.suffix == ".service"]
-    before = [[*_systemctl(args), "disable", "--now", name] for name in names if "@" not in name] if args.root == Path("/") else []
+    before = [[*_systemctl(args), "disable", "--now", name] for name in names if "@" not in name] if args.root == HERE else []
     for step in before:
         print(f"run: {' '.join(step)}")
     if args.dry_run or not _agreed(args, f"remove {len(ours)} file{'' if len(ours) == 1 else 's'}?"):
@@ -272,7 +310,7 @@ def _systemctl(args: argparse.Namespace) -> list[str]:
 
 
 def _steps(args: argparse.Namespace, last: tuple[str, ...]) -> list[list[str]]:
-    if args.root != Path("/"):
+    if args.root != HERE:
         return []
     steps = [[*_systemctl(args), "daemon-reload"]]
     return [*steps, [*_systemctl(args), *last, _unit_place(args).name]] if last and not args.instance else steps

@@ -53,6 +53,20 @@ def survey(found: Found, spaces: Spaces, caps: int = 0) -> tuple[Finding, ...]:
     )
 
 
+def of_a_unit(proc: Path = PROC) -> tuple[Finding, ...]:
+    """What this host cannot give to a unit that is not root's. Read, not tried: whoever asks is not who will run."""
+    mounts, found = _mounts(proc), []
+    if mounts.kind != "v2":
+        found.append(cgroup_version(proc))
+    if _memory_is_off(mounts):
+        consequence = "MemoryMax= holds nothing, and personas have the rlimit and the watch alone"
+        found.append(Finding("controllers", "cgroups", "no", NA, consequence, _delegate(mounts)))
+    if way := _sysctl(proc):
+        consequence = "no wall between the personas' files, and to the network only what seccomp and Landlock shut"
+        found.append(Finding("user namespace", "walls", "no", NA, consequence, way))
+    return tuple(found)
+
+
 # ── the host ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -273,8 +287,7 @@ def cgroup_delegation(found: Found, proc: Path = PROC) -> Finding:
 
 def _delegate(mounts: Mounts) -> str:
     """How this host would let us make groups with every controller."""
-    root = mounts.v2 if mounts.v2 is not None and not (mounts.v2 / "cgroup.type").exists() else None  # a container sees none
-    if root is not None and "memory" not in mounts.v1 and "memory" not in (text(root / "cgroup.controllers") or "").split():
+    if _memory_is_off(mounts):
         return "cgroup_enable=memory on the kernel's command line (Raspberry Pi: /boot/firmware/cmdline.txt), then reboot"
     if mounts.kind in ("hybrid", "v1"):
         as_root = "" if os.geteuid() == 0 else "; or run as root"
@@ -282,6 +295,12 @@ def _delegate(mounts: Mounts) -> str:
     if mounts.kind == "none":
         return "mount cgroup2 at /sys/fs/cgroup"
     return f"Delegate={' '.join(CONTROLLERS)} in the unit; or systemd-run --user --scope -p Delegate=yes brainjar supervise ..."
+
+
+def _memory_is_off(mounts: Mounts) -> bool:
+    """The kernel was started without its memory controller."""
+    root = mounts.v2 if mounts.v2 is not None and not (mounts.v2 / "cgroup.type").exists() else None  # a container sees none
+    return root is not None and "memory" not in mounts.v1 and "memory" not in (text(root / "cgroup.controllers") or "").split()
 
 
 def cgroup_limit(proc: Path = PROC, caps: int = 0) -> Finding:
@@ -400,14 +419,21 @@ def _look(kind: str) -> str:
 
 def _unblocked(proc: Path) -> str:
     """What forbids namespaces here, turned round."""
+    if way := _sysctl(proc):
+        return f"{way}; or run as root"
+    return "run as root; in a unit without RestrictNamespaces=, in a container with the right to unshare"
+
+
+def _sysctl(proc: Path) -> str:
+    """What lets everybody have a user namespace, where a setting forbids it; "" where none does."""
     for name, blocks, way in (
         ("user/max_user_namespaces", 0, "sysctl user.max_user_namespaces=15000"),
         ("kernel/unprivileged_userns_clone", 0, "sysctl kernel.unprivileged_userns_clone=1"),
         ("kernel/apparmor_restrict_unprivileged_userns", 1, "sysctl kernel.apparmor_restrict_unprivileged_userns=0"),
     ):
         if number(proc / "sys" / name) == blocks:
-            return f"{way}; or run as root"
-    return "run as root; in a unit without RestrictNamespaces=, in a container with the right to unshare"
+            return way
+    return ""
 
 
 def uids(proc: Path = PROC, euid: int | None = None, *, mounts: bool = True) -> Finding:

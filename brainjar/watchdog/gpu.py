@@ -7,14 +7,14 @@ a Jetson's memory is the host's, and its NVML does both (`research/os_ui.md` §A
 from __future__ import annotations
 
 import importlib
-import os
 import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-from brainjar.isolation.findings import ETC, PROC, SYSFS, number, text
+from brainjar.isolation.board import board
+from brainjar.isolation.findings import ETC, PROC, SYSFS, number
 from brainjar.watchdog import heat
 from brainjar.watchdog.reading import Reading, Sense
 
@@ -184,7 +184,6 @@ class Jetson:
             if permille is not None and 0 <= permille <= 1000:
                 return Reading(sense="gpu-load", where=where, value=permille / 10, note=str(path))
             odd = odd or (f"{path} reads {permille}" if permille is not None else "")
-        board = (text(self._proc / "device-tree/model") or "").rstrip("\0")
-        if not (os.path.exists(self._etc / "nv_tegra_release") or "jetson" in board.lower()):
+        if board(self._proc, self._etc) != "jetson":
             return Reading(sense="gpu-load", where=where, why=NO_JETSON)
         return Reading(sense="gpu-load", where=where, why=odd or f"none of {', '.join(map(str, self._paths))} can be read")

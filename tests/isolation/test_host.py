@@ -227,6 +227,21 @@ def test_hybrid_without_memory_in_v2(tmp_path: Path) -> None:
     assert all("systemd.unified_cgroup_hierarchy=1" in f.how for f in (version, controllers, delegation, cap))
 
 
+def test_what_a_unit_that_is_not_roots_cannot_have_is_read(tmp_path: Path) -> None:
+    everything = {"cgroup.controllers": "cpuset cpu io memory pids"}
+    assert host.of_a_unit(tree(tmp_path / "whole", V2, "0::/jar\n", everything)) == ()
+    pi = host.of_a_unit(tree(tmp_path / "pi", V2, "0::/jar\n", {"cgroup.controllers": "cpuset cpu io pids"}))
+    (memory,) = pi
+    assert "MemoryMax= holds nothing" in memory.consequence and "cgroup_enable=memory" in memory.how
+    (old,) = host.of_a_unit(tree(tmp_path / "v1", V1, "4:memory:/jar\n", {}))
+    assert "for root only" in old.consequence and "unified_cgroup_hierarchy" in old.how
+    closed = tree(tmp_path / "closed", V2, "0::/jar\n", everything)
+    put(closed, {"sys/kernel/apparmor_restrict_unprivileged_userns": "1\n"})
+    (walls,) = host.of_a_unit(closed)
+    assert walls.group == "walls" and walls.how == "sysctl kernel.apparmor_restrict_unprivileged_userns=0"
+    assert all(map(well_formed, (memory, old, walls)))
+
+
 def test_without_cgroups_there_are_none(tmp_path: Path) -> None:
     version, controllers, delegation, cap = about(put(tmp_path, {"self/mountinfo": "", "self/cgroup": ""}))
     assert [f.state for f in (version, controllers, delegation, cap)] == ["no"] * 4
