@@ -36,7 +36,7 @@ def test_a_model_that_comes_slowly_is_waited_for_and_the_manager_is_told_so_agai
         manager.bind(str(tmp_path / "notify"))
         fetch = threading.Thread(target=supervise._fetch, args=("smollm2-135m", told))
         fetch.start()
-        said = []
+        said: list[str] = []
         try:
             while len(said) < 3 and select.select([manager], [], [], 20)[0]:
                 said.append(manager.recv(4096).decode())
