@@ -29,7 +29,7 @@ from brainjar.messages import Death
 from brainjar.supervisor.births import SPARE_DESCRIPTORS
 from brainjar.supervisor.bulletin import RING_BYTES
 from tests.system.conftest import MakeJar
-from tests.system.harness import Jar, alive, jar_groups, until, zombies_of
+from tests.system.harness import Jar, alive, jar_groups, own_memory, until, zombies_of
 
 pytestmark = [pytest.mark.chaos, pytest.mark.system]
 
@@ -305,10 +305,6 @@ def fds(pid: int) -> int:
     return len(os.listdir(f"/proc/{pid}/fd"))
 
 
-def rss(pid: int) -> int:
-    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
-
-
 def heard_deaths(jar: Jar) -> list[dict[str, Any]]:
     """Every DEATH of every epoch that a subscriber could have asked for."""
     found: list[dict[str, Any]] = []
@@ -357,12 +353,12 @@ def test_thousands_of_faults_lose_no_death_and_leave_nothing(make_jar: MakeJar, 
     for session in range(SESSIONS):
         jar.start()
         until_all_live(jar)
-        at_first, settled = fds(jar.pid), rss(jar.pid)
+        at_first, settled = fds(jar.pid), own_memory(jar.pid)
         ear, observer = Ear(jar), Observer(jar)
         with stalled_subscriber(jar):
             for n in range(FAULTS // SESSIONS):
                 if n == FAULTS // SESSIONS // 3:
-                    settled = rss(jar.pid)
+                    settled = own_memory(jar.pid)
                 chaos.strike(ear)
                 if rng.random() < 0.3:
                     time.sleep(rng.random() * 0.02)
@@ -385,7 +381,7 @@ def test_thousands_of_faults_lose_no_death_and_leave_nothing(make_jar: MakeJar, 
     # nothing is left over, nothing has grown
     until(lambda: zombies_of(jar.pid) == [], 5.0, "zombies")
     until(lambda: fds(jar.pid) <= at_first + 4, 10.0, f"descriptors: {at_first} at first, now {fds(jar.pid)}")
-    assert rss(jar.pid) - settled < 2 * RING_BYTES + (2 << 20), f"grew from {settled} to {rss(jar.pid)}"
+    assert own_memory(jar.pid) - settled < 2 * RING_BYTES + (2 << 20), f"grew from {settled} to {own_memory(jar.pid)}"
     # the ledger: each birth is closed but those that live, each death once, lives without a hole
     recorded, deaths, heard = until(lambda: told_alike(jar), 30.0, "an end to the deaths")
     assert len({(d.persona, d.birth) for d in recorded}) == len(recorded)

@@ -7,14 +7,13 @@ import random
 import signal
 import subprocess
 import time
-from pathlib import Path
 
 import pytest
 
 from brainjar import ledger
 from brainjar.supervisor.bulletin import RING_BYTES
 from tests.system.conftest import ALONE, THREE, MakeJar
-from tests.system.harness import Jar, alive, until, zombies_of
+from tests.system.harness import Jar, alive, own_memory, until, zombies_of
 
 pytestmark = [pytest.mark.chaos, pytest.mark.system]
 
@@ -24,12 +23,6 @@ FAST = ("--set", "restart.pause=0s", "--set", "restart.intensity=100000")
 
 def fds(pid: int) -> int:
     return len(os.listdir(f"/proc/{pid}/fd"))
-
-
-def own_memory(pid: int) -> int:
-    """Bytes that are its own. Pages of files are left out: how many of a library the kernel maps around a fault is its own affair."""
-    (line,) = (line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("RssAnon:"))
-    return int(line.split()[1]) * 1024
 
 
 def test_200_kills_in_a_row_leave_no_zombie_no_descriptor_and_no_growth(make_jar: MakeJar) -> None:

@@ -60,6 +60,12 @@ def jar_groups(state_dir: Path) -> list[Path]:
     return [] if parent is None else list(parent.glob(f"brainjar-*-{zlib.crc32(os.fsencode(state_dir)):08x}"))
 
 
+def own_memory(pid: int) -> int:
+    """Bytes that are its own. Pages of files are left out: how many of a library the kernel maps around a fault is its own affair."""
+    (line,) = (line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("RssAnon:"))
+    return int(line.split()[1]) * 1024
+
+
 def gone(group: Path) -> bool:
     try:
         group.rmdir()

@@ -15,7 +15,7 @@ import pytest
 
 from brainjar import ledger, minds, paths
 from tests.system.conftest import SMALL, MakeJar
-from tests.system.harness import Jar, alive, until, zombies_of
+from tests.system.harness import Jar, alive, own_memory, until, zombies_of
 
 THREE = SMALL + (
     '[[persona]]\nname = "subject"\nmemory = "128MiB"\n[[persona]]\nname = "observer"\nmemory = "144MiB"\nsees = ["subject"]\n'
@@ -107,12 +107,12 @@ def test_upgrades_in_a_row_lose_no_thought_and_change_no_pid(jar: Jar) -> None:
         exit, say = upgrade(jar)
         assert exit == 0, say
         if n == times // 5:
-            settled = len(os.listdir(f"/proc/{jar.pid}/fd")), rss(jar.pid)
+            settled = len(os.listdir(f"/proc/{jar.pid}/fd")), own_memory(jar.pid)
     assert settled is not None
     assert pids(jar) == before
     # the last handover, and the files of the copy that is kept aside, are read a moment longer
     until(lambda: len(os.listdir(f"/proc/{jar.pid}/fd")) <= settled[0], why=lambda: descriptors(jar.pid))
-    assert rss(jar.pid) - settled[1] < 4 << 20
+    assert own_memory(jar.pid) - settled[1] < 4 << 20
     assert zombies_of(jar.pid) == []
     status = {p["name"]: p for p in jar.status()["personas"]}
     for name in before:
@@ -132,10 +132,6 @@ def descriptors(pid: int) -> list[str]:
         with contextlib.suppress(OSError):
             found.append(os.readlink(f"/proc/{pid}/fd/{name}"))
     return sorted(found)
-
-
-def rss(pid: int) -> int:
-    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
 
 
 def break_import(installed: Path) -> None:
