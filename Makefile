@@ -33,7 +33,8 @@ test: lint ## lint, fetch the models, run every test (ARGS='-k name' goes to pyt
 	@exec $(BIN)/pytest $(ARGS)
 
 test-vm: setup ## run the tests of cgroups in a guest that has v2 (ARGS='--as user tests/x.py': others; tests/vm)
-	@exec tests/vm/run $(ARGS)
+	@tests/vm/run $(ARGS)
+	@$(if $(ARGS),,exec tests/vm/run --reboot)
 
 chaos: setup ## 10,000 faults at random moments (BRAINJAR_CHAOS_FAULTS, BRAINJAR_CHAOS_SEED: how many, which ones)
 	@$(FETCH)
