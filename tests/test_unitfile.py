@@ -167,6 +167,23 @@ def test_the_unit_of_this_host_says_what_the_host_cannot_give(
     assert "raspberry-pi" not in for_others and "On this host" not in for_others, "what is packaged here runs elsewhere"
 
 
+def test_a_cards_devices_are_opened_only_for_a_config_that_computes_on_it(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(board, "board", lambda: None)
+    monkeypatch.setattr(board, "has_nvidia_card", lambda: True)
+    text = '[model]\nname = "smollm2-135m"\n{}[[persona]]\nname = "subject"\nmemory = "1GiB"\n'
+    (tmp_path / "cpu.toml").write_text(text.format(""))
+    (tmp_path / "gpu.toml").write_text(text.format('gpu_layers = "all"\n'))
+    opened = "brainjar@.service.d/gpu.conf\n"
+    assert opened in run(capsys, "render", "--instance", "--config", str(tmp_path / "gpu.toml"))[1]
+    assert opened not in run(capsys, "render", "--instance", "--config", str(tmp_path / "cpu.toml"))[1]
+    assert opened not in run(capsys, "render", "--instance")[1], "whose jars are not known"
+    assert opened in run(capsys, "render", "--instance", "--drop-in", "gpu")[1]
+    monkeypatch.setattr(board, "has_nvidia_card", lambda: False)
+    assert opened not in run(capsys, "render", "--instance", "--config", str(tmp_path / "gpu.toml"))[1]
+
+
 def test_a_user_has_it_in_their_own_place(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     code, out, _ = run(capsys, "render", "--user")

@@ -190,8 +190,9 @@ def _suited(args: argparse.Namespace) -> tuple[str, ...]:
     from brainjar import unitfile
     from brainjar.isolation import board
 
-    wants_gpu = args.instance or any(model.placement.gpu_layers for model in configs.load(_config(args)).models)
-    return unitfile.suited(board.board(), on_gpu=wants_gpu and board.has_nvidia_card())
+    config = args.config if args.instance else _config(args)  # of a template's jars nothing is known but what was given
+    on_gpu = board.has_nvidia_card() and config is not None and any(one.placement.gpu_layers for one in configs.load(config).models)
+    return unitfile.suited(board.board(), on_gpu=on_gpu)
 
 
 def _read(path: Path) -> str | None:
