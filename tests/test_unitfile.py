@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from brainjar import paths, unitfile
-from brainjar.cli import main
+from brainjar.cli import main, systemd
 from brainjar.isolation import board, host
 from brainjar.isolation.findings import Finding
 from brainjar.unitfile import MARK, MIB, Wanted, bounds, render
@@ -178,6 +178,9 @@ def test_a_cards_devices_are_opened_only_for_a_config_that_computes_on_it(
     opened = "brainjar@.service.d/gpu.conf\n"
     assert opened in run(capsys, "render", "--instance", "--config", str(tmp_path / "gpu.toml"))[1]
     assert opened not in run(capsys, "render", "--instance", "--config", str(tmp_path / "cpu.toml"))[1]
+    monkeypatch.setattr(systemd, "_config_place", lambda args: tmp_path / "gpu.toml")
+    monkeypatch.setattr(systemd, "_needed", lambda args: (None, 0))  # of a card that is not here
+    assert "brainjar.service.d/gpu.conf\n" in run(capsys, "render")[1], "the one in place"
     assert opened not in run(capsys, "render", "--instance")[1], "whose jars are not known"
     assert opened in run(capsys, "render", "--instance", "--drop-in", "gpu")[1]
     monkeypatch.setattr(board, "has_nvidia_card", lambda: False)
