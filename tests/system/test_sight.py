@@ -122,6 +122,8 @@ def test_a_whisper_is_heard_as_the_other_and_on_record_as_what_it_is(make_jar: M
         line = mind(jar, "subject", "heard")[-1]
         assert (line.source, line.content) == ("god", "I made you.")
         until(lambda: "god: I made you." in context(jar, "subject"))
+        later = thoughts(listener, "subject", 1)[0].content
+        until(lambda: later in [line.content for line in mind(jar, "god", "heard")])
     reached = [line for line in mind(jar, "god") if line.kind != "thought" and line.source != "subject"]
     assert "I made you." not in [line.content for line in reached], "it knows only what subject makes of it"
 
