@@ -342,18 +342,44 @@ def test_ctrl_c_leaves_nothing_and_no_pip(index: Index, home: Path) -> None:
 
 
 @pytest.mark.system
-def test_sigterm_to_the_command_leaves_nothing(index: Index, home: Path) -> None:
+@pytest.mark.parametrize("signals", [(signal.SIGTERM,), (signal.SIGHUP,), (signal.SIGINT, signal.SIGTERM), (signal.SIGTERM, signal.SIGINT)])
+def test_a_signal_to_the_command_leaves_nothing_and_another_does_not_change_that(
+    index: Index, home: Path, signals: tuple[signal.Signals, ...]
+) -> None:
     index.takes(60)
+    asked = index.script.parent / "asked"
+    if len(signals) > 1:  # then pip is one that will not end by itself
+        stays = f"import signal\nsignal.signal(signal.SIGTERM, lambda *_: open({str(asked)!r}, 'w').close())\n"
+        index.script.write_text(stays + PIP)
     script = FETCH.replace(
         "fetching.fetch(", "from brainjar.cli import models as command\nwith command._ending_as_by_ctrl_c(): fetching.fetch("
     )
+    script = script.replace("wheels._pip", "wheels._PATIENCE_S = 1.0\nwheels._pip")
     arguments = [sys.executable, "-c", script, str(index.script), msgspec.json.encode(index.entry).decode()]
-    with subprocess.Popen(arguments, stdout=subprocess.DEVNULL) as elsewhere:
+    with subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as elsewhere:
         until(lambda: (index.script.parent / "pid").exists())
-        elsewhere.terminate()
-        assert elsewhere.wait(20) == 128 + signal.SIGTERM
+        elsewhere.send_signal(signals[0])
+        for another in signals[1:]:
+            until(asked.exists)
+            elsewhere.send_signal(another)
+        _, said = elsewhere.communicate(timeout=20)
+    if signals[0] == signal.SIGINT:
+        assert "KeyboardInterrupt" in said
+    else:
+        assert elsewhere.returncode == 128 + signals[0]
     assert names(home) == []
     assert not alive(index.pid)
+
+
+def test_a_fetch_that_is_to_outlive_its_terminal_does() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup leaves it
+    try:
+        with command._ending_as_by_ctrl_c():
+            assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+            assert signal.getsignal(signal.SIGTERM) != signal.SIG_DFL
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 @pytest.mark.system

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import select
+import signal
 import socket
+import subprocess
 import sys
 import threading
 from contextlib import closing
@@ -14,6 +16,7 @@ import pytest
 
 from brainjar.cli import supervise
 from brainjar.supervisor.notify import Notify
+from tests.system.harness import alive, until
 
 
 def python_that(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, does: str) -> None:
@@ -55,3 +58,18 @@ def test_a_fetch_that_fails_has_said_why_and_ends_the_start(tmp_path: Path, monk
     with pytest.raises(SystemExit) as ended:
         supervise._fetch("smollm2-135m", Notify({}, lambda: 0.0))
     assert ended.value.code == exit
+
+
+@pytest.mark.system
+@pytest.mark.parametrize("by", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_a_fetch_goes_with_who_waits_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by: signal.Signals) -> None:
+    python_that(tmp_path, monkeypatch, f"echo $$ >{tmp_path}/writing; mv {tmp_path}/writing {tmp_path}/pid; exec sleep 60")
+    script = "import sys\nfrom brainjar.cli import supervise\nfrom brainjar.supervisor.notify import Notify\n"
+    script += f"sys.executable = {sys.executable!r}\nsupervise._fetch('smollm2-135m', Notify({{}}, lambda: 0.0))"
+    monkeypatch.undo()
+    with subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.DEVNULL) as waits:
+        until((tmp_path / "pid").exists)
+        fetches = int((tmp_path / "pid").read_text())
+        waits.send_signal(by)
+        waits.wait(20)
+    until(lambda: not alive(fetches))

@@ -142,12 +142,17 @@ def _words(stage: Stage) -> str:
 
 @contextmanager
 def _ending_as_by_ctrl_c() -> Iterator[None]:
-    """SIGTERM and SIGHUP unwind the stack, so that what is of no use to the next fetch is cleared away."""
+    """SIGTERM and SIGHUP unwind the stack too, so that what is of no use to the next fetch is cleared away; nothing interrupts that."""
 
     def end(number: int, _: object) -> NoReturn:
-        raise SystemExit(128 + number)
+        for one in before:
+            signal.signal(one, signal.SIG_IGN)
+        raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
 
-    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP)}
+    ends = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.getsignal(number) for number in ends if signal.getsignal(number) not in (signal.SIG_IGN, None)}
+    for number in before:
+        signal.signal(number, end)
     try:
         yield
     finally:

@@ -9,6 +9,7 @@ import argparse
 import os
 import select
 import sqlite3
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -128,18 +129,22 @@ def checked_plan(config: Config, headers: dict[Path, Gguf], *, force: bool) -> P
 def _fetch(name: str, told: Notify) -> None:
     """In a process of its own: what draws the progress, and what unpacks, must not stay with the supervisor for weeks."""
     from brainjar import paths
+    from brainjar.isolation import bonds
     from brainjar.supervisor import notify
 
     argv = [sys.executable, "-m", "brainjar", "models", "fetch", name]
     env = notify.without(os.environ) | paths.import_environment()
-    pid = os.posix_spawn(argv[0], argv, env, file_actions=[(os.POSIX_SPAWN_DUP2, 2, 1)])
-    pidfd = os.pidfd_open(pid)
+    process = subprocess.Popen(argv, env=env, stdout=2, preexec_fn=bonds.end_with_parent)  # there is one thread yet
+    pidfd = os.pidfd_open(process.pid)
     try:
         told.still_starting(f"fetching {name}")
         while not select.select([pidfd], [], [], FETCH_BEAT_S)[0]:
             told.still_starting()
+    except BaseException:
+        process.terminate()
+        raise
     finally:
         os.close(pidfd)
-    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        status = process.wait()
     if status:
         raise SystemExit(status if status > 0 else 130)  # it has said why
