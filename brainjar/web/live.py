@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing, suppress
 from typing import Final
 
 import anyio
 import anyio.to_thread
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response, StreamingResponse
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
@@ -20,6 +20,7 @@ from brainjar.web.door import Door
 from brainjar.web.stream import Full, Id, Listener, Said, Stream, earlier
 
 PING_S: Final = 15.0
+"""After so long without an event a listener is told that it is still heard, and so often it is looked whether it may still listen."""
 AGAIN_MS: Final = 2000
 """How long a browser waits until it comes again."""
 ASKING: Final = 4
@@ -82,23 +83,38 @@ class Live:
         return StreamingResponse(self._told(request, listener, said), media_type=media, headers=headers)
 
     async def _told(self, request: Request, listener: Listener, said: AsyncIterator[Said]) -> AsyncIterator[bytes]:
-        pending: asyncio.Future[Said] | None = None
         try:
             yield b"retry: %d\n\n" % AGAIN_MS
+            async with aclosing(self._while_admitted(request, said)) as kept:
+                async for one in kept:
+                    yield b": still here\n\n" if one is None else _sse(one)
+        finally:
+            self._stream.leave(listener)
+
+    async def _while_admitted(self, asks: HTTPConnection, said: AsyncIterator[Said]) -> AsyncGenerator[Said | None]:
+        """Each of `said`, and None where nothing was said for a while, until `asks` would not be let in any more: the token may be another
+        one by now.
+        """
+        clock = asyncio.get_running_loop().time
+        looked = clock()
+        pending: asyncio.Future[Said] | None = None
+        try:
             while True:
                 pending = pending or asyncio.ensure_future(anext(said))
-                if (await asyncio.wait({pending}, timeout=PING_S))[0]:
-                    yield _sse(pending.result())
-                    pending = None
+                come, _ = await asyncio.wait({pending}, timeout=PING_S)
+                if (now := clock()) - looked >= PING_S:
+                    self._door.admit(asks)
+                    looked = now
+                if come:
+                    one, pending = pending.result(), None
+                    yield one
                 else:
-                    self._door.admit(request)  # the token may be another one by now
-                    yield b": still here\n\n"
-        except (HTTPException, StopAsyncIteration):
+                    yield None
+        except (HTTPException, BrainjarError, StopAsyncIteration):
             return
         finally:
             if pending is not None:
                 pending.cancel()
-            self._stream.leave(listener)
 
     async def socket(self, socket: WebSocket) -> None:
         """Each event as a text: `{"id": ..., "event": ...}`, what SSE has as id and data. What the client says is not listened to."""
@@ -121,13 +137,11 @@ class Live:
             self._stream.leave(listener)
 
     async def _tell(self, socket: WebSocket, said: AsyncIterator[Said]) -> None:
-        with suppress(WebSocketDisconnect, RuntimeError, HTTPException):
-            looked = asyncio.get_running_loop().time()
-            async for one in said:
-                if (now := asyncio.get_running_loop().time()) - looked > PING_S:
-                    self._door.admit(socket)
-                    looked = now
-                await socket.send_text(_text(one))
+        with suppress(WebSocketDisconnect, RuntimeError):
+            async with aclosing(self._while_admitted(socket, said)) as kept:
+                async for one in kept:
+                    if one is not None:
+                        await socket.send_text(_text(one))
             await socket.close(SLOW)
 
 

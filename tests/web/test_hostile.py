@@ -8,6 +8,7 @@ import json
 import os
 import socket
 import stat
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -218,17 +219,49 @@ def test_a_websocket_is_told_what_a_stream_is_and_only_to_who_may(jar: FakeJar) 
         until(lambda: one.dashboard.stream.listeners == 0, "both are gone")
 
 
-def test_another_token_ends_sessions_and_streams_at_once(jar: FakeJar, monkeypatch: pytest.MonkeyPatch) -> None:
+def unsafe(state_dir: Path) -> None:
+    (state_dir / access.TOKEN).chmod(0o644)
+
+
+@pytest.mark.parametrize(
+    ("every_s", "spoils"), [(0.01, access.rotate), (3600.0, access.rotate), (3600.0, unsafe)], ids=["busy", "quiet", "unsafe"]
+)
+def test_another_token_ends_sessions_and_streams(
+    jar: FakeJar, monkeypatch: pytest.MonkeyPatch, every_s: float, spoils: Callable[[Path], object], caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setattr(live, "PING_S", 0.1)
-    with served(jar.state_dir) as one, httpx.Client(base_url=one.url) as client:
-        assert client.post("/api/v1/session", json={"token": one.token}).status_code == 204
-        with client.stream("GET", "/api/v1/events") as told:
-            assert told.status_code == 200
-            access.rotate(jar.state_dir)
-            for _ in told.iter_bytes():
-                pass  # it ends
-        assert client.get("/api/v1/state").status_code == 401
-        assert client.post("/api/v1/session", json={"token": one.token}).status_code == 204
+    over = threading.Event()
+
+    def talk() -> None:
+        jar.say("THOUGHT", "subject", "and on")
+        while not over.wait(every_s):
+            jar.say("THOUGHT", "subject", "and on")
+
+    with served(jar.state_dir) as one, httpx.Client(base_url=one.url, timeout=PATIENCE_S) as client:
+        until(lambda: one.dashboard.hears, "the bus is heard")
+        talks = threading.Thread(target=talk)
+        talks.start()
+        try:
+            assert client.post("/api/v1/session", json={"token": one.token}).status_code == 204
+            with (
+                client.stream("GET", "/api/v1/events") as told,
+                connect(one.url.replace("http", "ws") + "/ws", additional_headers=one.bearer),
+            ):
+                assert told.status_code == 200
+                until(lambda: one.dashboard.stream.listeners == 2, "both listen")
+                spoils(jar.state_dir)
+                until(lambda: one.dashboard.stream.listeners == 0, "both have ended")
+                for _ in told.iter_bytes():
+                    pass  # and here it has, too
+            if spoils is unsafe:
+                assert "others may read or write it" in client.get("/api/v1/state").json()["error"]
+                access.rotate(jar.state_dir)
+            assert client.get("/api/v1/state").status_code == 401
+            assert client.post("/api/v1/session", json={"token": one.token}).status_code == 204
+            assert not caplog.records
+        finally:
+            over.set()
+            talks.join()
 
 
 def test_a_session_outlives_the_dashboard_and_what_was_missed_is_had_from_the_jar(jar: FakeJar) -> None:
