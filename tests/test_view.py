@@ -13,6 +13,7 @@ import struct
 import subprocess
 import sys
 import termios
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -28,12 +29,12 @@ from rich.console import Console
 from brainjar.client.model import JarModel
 from brainjar.messages import Death, Layer
 from brainjar.persona.mood import WORDS
-from brainjar.view import plain
+from brainjar.view import keys, plain
 from brainjar.view.cells import fit, trim, wrap
 from brainjar.view.detail import spark
 from brainjar.view.faces import FRAMES, face
 from brainjar.view.glyphs import ASCII, UNICODE, for_encoding
-from brainjar.view.keys import parse
+from brainjar.view.keys import Keyboard, parse
 from brainjar.view.paint import Painter
 from brainjar.view.screen import Screen, screen
 from brainjar.view.ui import LEAVE, Do, Listed, Ui, press
@@ -211,6 +212,33 @@ def test_keys_are_read_as_what_they_are() -> None:
     assert parse(b"\x1b[15~\x1b[1;5C\xc3\xa4q\x03") == ["q", "ctrl-c"]
     assert parse(b"\x1b[") == []
     assert parse(b"/a\x7f\r\n") == ["/", "a", "backspace", "enter", "enter"]
+
+
+@pytest.mark.parametrize("pieces", [(b"\x1b", b"[B"), (b"j\x1b[", b"B"), (b"\x1b", b"[", b"1;5", b"Cj"), (b"\x1bO", b"A")])
+def test_a_key_that_comes_in_pieces_over_a_slow_line_is_one_key(pieces: tuple[bytes, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keys, "REST_S", 20.0)
+    whole = parse(b"".join(pieces))
+    assert "esc" not in whole
+    reads, writes = os.pipe()
+    try:
+        os.write(writes, pieces[0])
+
+        def goes_on() -> None:
+            for piece in pieces[1:]:
+                while select.select([reads], (), (), 0)[0]:
+                    time.sleep(0.001)  # until the piece before it has been read
+                os.write(writes, piece)
+
+        line = threading.Thread(target=goes_on)
+        line.start()
+        assert Keyboard(reads).read() == whole
+        line.join()
+        monkeypatch.setattr(keys, "REST_S", 0.01)
+        os.write(writes, b"\x1b")
+        assert Keyboard(reads).read() == ["esc"], "which is a key too"
+    finally:
+        os.close(reads)
+        os.close(writes)
 
 
 @given(st.binary(max_size=40))

@@ -6,6 +6,8 @@ Signals stay on: Ctrl-C is the terminal's business, so that it reaches the whole
 from __future__ import annotations
 
 import os
+import re
+import select
 import termios
 import tty
 from typing import Any, Final
@@ -24,6 +26,9 @@ _SEQUENCES: Final = {
     b"\x03": "ctrl-c",
 }
 _RAW: Final = 256
+_BEGUN: Final = re.compile(rb"\x1b(\[[0-?]*[ -/]*|O)?\Z")
+REST_S: Final = 0.05
+"""So long after an Esc the rest of a sequence is waited for: over a slow line an arrow may come in two pieces."""
 LEAVE: Final = b"\x1b[?1049l\x1b[?25h\x1b[0m"
 """Leave the alternate screen, show the cursor, end colours."""
 
@@ -78,6 +83,8 @@ class Keyboard:
         """The keys that were pressed, to be called when there are some. None: the terminal is gone."""
         try:
             raw = os.read(self.fd, _RAW)
+            while _BEGUN.search(raw) and select.select([self.fd], (), (), REST_S)[0] and (rest := os.read(self.fd, _RAW)):
+                raw += rest
         except OSError:
             return None
         return parse(raw) if raw else None
