@@ -92,7 +92,7 @@ def migrate(db: sqlite3.Connection, path: Path) -> None:
     """Bring it to the schema of this version, all or nothing. Raise `Newer`, or sqlite3.Error where it cannot be written."""
     if schema_of(db, path) == SCHEMA:
         return
-    db.create_function("casefold", 1, str.casefold, deterministic=True)
+    db.create_function("casefold", 1, _folded, deterministic=True)
     db.execute("BEGIN IMMEDIATE")
     try:
         for step in _MIGRATIONS[schema_of(db, path) :] if schema_of(db, path) > 1 else _MIGRATIONS:  # the first may be done again
@@ -119,14 +119,14 @@ def add(
     """One line, and what finds it, in the transaction that is open. `id`: one past the newest where there is none."""
     sql = "INSERT INTO lines (id, at, life, kind, source, content) VALUES (?, ?, ?, ?, ?, ?)"
     row = db.execute(sql, (id, at, life, kind, source, content)).lastrowid
-    db.execute("INSERT INTO found (rowid, folded) VALUES (?, ?)", (row, content.casefold()))
+    db.execute("INSERT INTO found (rowid, folded) VALUES (?, ?)", (row, _folded(content)))
     if readings:
         db.execute("INSERT INTO readings VALUES (?, ?)", (row, msgspec.json.encode(readings).decode()))
 
 
 def remove(db: sqlite3.Connection, id: int, content: str) -> None:
     """A line of this content, and what finds it, in the transaction that is open."""
-    db.execute("INSERT INTO found (found, rowid, folded) VALUES ('delete', ?, ?)", (id, content.casefold()))
+    db.execute("INSERT INTO found (found, rowid, folded) VALUES ('delete', ?, ?)", (id, _folded(content)))
     db.execute("DELETE FROM lines WHERE id = ?", (id,))
     for table in ("traces", "readings"):
         db.execute(f"DELETE FROM {table} WHERE line = ?", (id,))
@@ -148,7 +148,7 @@ def newest_lines(path: Path, wanted: Range, count: int) -> list[Line]:
 def _read(path: Path, wanted: Range, *, backwards: bool) -> Iterator[Line]:
     if not path.exists():
         return
-    folded, after = wanted.search.casefold(), (1 << 63) - 1 if backwards else wanted.after
+    folded, after = _folded(wanted.search), (1 << 63) - 1 if backwards else wanted.after
     try:
         with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=5.0)) as db:
             if schema_of(db, path) == 0:
@@ -158,7 +158,7 @@ def _read(path: Path, wanted: Range, *, backwards: bool) -> Iterator[Line]:
             while rows := db.execute(sql, (after, *values)).fetchall():
                 for id, at, life, kind, source, content, read in rows:
                     line = Line(id, at, life, kind, source, content, _readings(read))
-                    if folded in line.content.casefold():
+                    if folded in _folded(line.content):
                         yield line
                 after = rows[-1][0]
     except sqlite3.Error as error:
@@ -207,6 +207,11 @@ class Writer:
         self._db.close()
 
 
+def _folded(text: str) -> str:
+    """As it is looked for: in any case of letters. To the index a text would end at its first NUL."""
+    return text.casefold().replace("\0", "\ufffd")
+
+
 def _readings(body: str | None) -> dict[str, dict[str, Value]]:
     try:
         return _decoder.decode(body) if body else {}
@@ -225,7 +230,7 @@ def _query(wanted: Range, schema: int, *, backwards: bool) -> tuple[str, list[ob
     if wanted.kinds:
         where.append(f"kind IN ({', '.join('?' * len(wanted.kinds))})")
         values += wanted.kinds
-    folded = wanted.search.casefold()
+    folded = _folded(wanted.search)
     if schema >= 2 and len(folded) >= INDEXED:
         where.append("id IN (SELECT rowid FROM found WHERE found MATCH ?)")
         parts = dict.fromkeys(folded[n : n + INDEXED].replace('"', '""') for n in range(len(folded) - INDEXED + 1))

@@ -10,7 +10,7 @@ import stat
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from brainjar import minds, portable
@@ -96,7 +96,9 @@ def test_lines_are_found_by_what_they_contain_when_they_were_and_what_they_are(j
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
-@given(st.lists(st.text("abcä \"'*%", min_size=1, max_size=12), min_size=1, max_size=8), st.text("abcä \"'*%", min_size=1, max_size=5))
+@given(st.lists(st.text("abcä \"'*%\0", min_size=1, max_size=12), min_size=1, max_size=8), st.text("abcä \"'*%\0", min_size=1, max_size=5))
+@example(["abc", "a\0abc"], "abc")
+@example(["abc", "a\0abc"], "\0abc")
 def test_the_index_finds_what_reading_all_finds(tmp_path_factory: pytest.TempPathFactory, contents: list[str], search: str) -> None:
     path = tmp_path_factory.mktemp("m") / "mind.db"
     mind = Mind(path)
