@@ -39,6 +39,7 @@ __all__ = [
     "Persona",
     "Placement",
     "Restart",
+    "SaidPath",
     "Sampling",
     "Sandbox",
     "Snapshots",
@@ -50,6 +51,7 @@ __all__ = [
     "load",
     "parse_duration",
     "parse_size",
+    "said_paths",
 ]
 
 MAX_CONFIG_BYTES: Final = 1 << 20
@@ -370,6 +372,37 @@ def load(
     return _Resolver(source, raw, path, cores).config(state_dir)
 
 
+class SaidPath(Struct, frozen=True):
+    """A path that stands in a config."""
+
+    key: str
+    text: str
+    path: Path
+    """Absolute."""
+
+    @property
+    def is_relative(self) -> bool:
+        """To the config: it leads elsewhere from a copy of that."""
+        return not os.path.isabs(os.path.expanduser(self.text))
+
+
+def said_paths(path: Path) -> tuple[SaidPath, ...]:
+    """All that stand in the file `path`. Raise `UsageError`."""
+    source = Source(str(path), parse(read_text(path, MAX_CONFIG_BYTES, "config"), str(path)))
+    raw = source.read(RawConfig, source.table)
+    said = {"jar.state_dir": raw.jar.state_dir, "jar.runtime_dir": raw.jar.runtime_dir, "web.socket": raw.web.socket}
+    said["model.path"] = raw.model.path
+    for one in raw.persona:
+        said[f"persona.{one.name}.prompt"] = one.prompt
+        said[f"persona.{one.name}.model.path"] = one.model.path if one.model is not None else None
+    base = Path(os.path.abspath(path)).parent
+    return tuple(SaidPath(key, text, _lead(base, text)) for key, text in said.items() if text)
+
+
+def _lead(base: Path, text: str) -> Path:
+    return Path(os.path.abspath(base / os.path.expanduser(text)))
+
+
 def _displace(source: Source, key: str) -> None:
     """A model's name and path exclude each other: the one that the command line sets takes the place of the file's other."""
     *tables, last = key.split(".")
@@ -416,7 +449,7 @@ class _Resolver:
 
     def web(self) -> Web:
         raw = msgspec.structs.asdict(self.raw.web)
-        raw["socket"] = str(self.base / raw["socket"]) if raw["socket"] else ""
+        raw["socket"] = str(_lead(self.base, raw["socket"])) if raw["socket"] else ""
         web = Web(**raw)
         if web.beyond_loopback and not web.names:
             wanted = 'an address of loopback, or web.names = ["..."] beside it: by what name it is reached from elsewhere'
@@ -698,7 +731,7 @@ class _Resolver:
         if text is None:
             return None
         base = Path.cwd() if self.source.option(key) else self.base
-        return Path(os.path.abspath(base / os.path.expanduser(text)))
+        return _lead(base, text)
 
 
 def read_prompt(path: Path) -> tuple[RawFront, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -19,6 +20,9 @@ USER_CONFIG: Final = "%h/.config/brainjar/brainjar.toml"
 MARK: Final = (
     "# Written by `brainjar systemd install`, which replaces it and `brainjar systemd uninstall` removes it; changes belong into a drop-in."
 )
+UNSEEN: Final = ("/home", "/root", "/run/user", "/tmp", "/var/tmp")
+"""Under ProtectHome= and PrivateTmp= nothing of what others have there is there."""
+WRITABLE: Final = ("/var/lib/brainjar", "/run/brainjar", "/var/cache/brainjar")
 INSTANCES: Final = "brainjar-jars"
 """Below this are the directories of those of a template."""
 HIGH, MAX = 1.10, 1.25
@@ -99,6 +103,10 @@ def _instance(text: str) -> str:
     for key in ("StateDirectory", "RuntimeDirectory", "CacheDirectory"):  # not below that of the unit for one, which is another user's
         text = re.sub(rf"^{key}=brainjar$", f"{key}={INSTANCES}/%i", text, flags=re.MULTILINE)
     return text.replace("%S/brainjar", f"%S/{INSTANCES}/%i").replace("%C/brainjar", f"%C/{INSTANCES}/%i")
+
+
+def is_below(path: Path, places: Iterable[str]) -> bool:
+    return any(path.is_relative_to(place) for place in places)
 
 
 def unreachable(path: Path) -> Path | None:

@@ -117,6 +117,60 @@ def test_it_is_shown_and_written_below_a_root_and_taken_away_again(tmp_path: Pat
     assert "nothing is installed" in run(capsys, "uninstall", "--root", str(tmp_path / "empty"), "--yes")[1]
 
 
+JAR = '[model]\n{}\n[[persona]]\nname = "subject"\nmemory = "1GiB"\nprompt = "{}"\n'
+
+
+def test_what_a_config_says_relatively_comes_along_or_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config, root = tmp_path / "mine/jar.toml", tmp_path / "root"
+    (tmp_path / "mine/minds").mkdir(parents=True)
+    prompt = tmp_path / "mine/minds/wise.md"
+    prompt.write_text("You are wise.")
+    config.write_text(JAR.format('name = "smollm2-135m"', "minds/wise.md"))
+    install = ("install", "--root", str(root), "--config", str(config), "--yes")
+    code, out, _ = run(capsys, *install)
+    there = root / "etc/brainjar/minds/wise.md"
+    assert code == 0 and f"written: {there}" in out and there.read_text() == "You are wise."
+    assert (root / "etc/brainjar/brainjar.toml").read_text() == config.read_text()
+    assert "is as it is to be" in run(capsys, *install)[1]
+    prompt.write_text("You are wiser.")
+    assert "+You are wiser." in run(capsys, *install)[1] and there.read_text() == "You are wiser."
+    before = (root / "etc/brainjar/brainjar.toml").read_text()
+    for model, said in (('path = "big.gguf"', "model.path"), ('name = "smollm2-135m"', "persona.subject.prompt")):
+        config.write_text(JAR.format(model, "minds/wise.md" if said == "model.path" else "../wise.md"))
+        (tmp_path / "wise.md").write_text("You are wise.")
+        code, _, error = run(capsys, *install)
+        assert code == 2 and f"{config}: {said}: " in error and "say the path from / on" in error and error.count("\n") == 1
+    assert (root / "etc/brainjar/brainjar.toml").read_text() == before
+
+
+def test_what_the_unit_could_not_read_or_write_is_said_before_it_is_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(systemd, "_program", lambda: unitfile.PROGRAM)
+    monkeypatch.setattr(systemd, "_needed", lambda args: (None, 0))
+    config = tmp_path / "jar.toml"
+    dirs = '[jar]\nstate_dir = "/data/jar"\nruntime_dir = "/run/brainjar/x"\n[web]\nsocket = "/srv/web.sock"\n'
+    (tmp_path / "wise.md").write_text("You are wise.")
+
+    def said(text: str) -> list[str]:
+        config.write_text(text)
+        code, _, error = run(capsys, "install", "--config", str(config), "--dry-run", "--drop-in", "none")
+        assert code == 0
+        return [line.removeprefix(f"brainjar: {config}: ") for line in error.splitlines()]
+
+    state, web, model = said(dirs + JAR.format('path = "/home/ada/big.gguf"', "wise.md"))
+    assert state.startswith("jar.state_dir: /data/jar: the unit may write below /var/lib/brainjar, ") and "ReadWritePaths=" in state
+    assert web.startswith("web.socket: /srv/web.sock: the unit may write below ")
+    assert model == "model.path: /home/ada/big.gguf: the unit sees no home directories, and has a /tmp of its own"
+    monkeypatch.setattr(unitfile, "unreachable", lambda path: path.parent if path.name == "big.gguf" else None)
+    assert said(JAR.format('path = "/srv/closed/big.gguf"', "wise.md")) == [
+        "model.path: /srv/closed/big.gguf: /srv/closed is not there, or closed to other users, and so to the unit's own"
+    ]
+    assert said(JAR.format('path = "/srv/open.gguf"', "wise.md")) == []
+    config.write_text(dirs + JAR.format('path = "/home/ada/big.gguf"', str(tmp_path / "wise.md")))
+    assert run(capsys, "install", "--user", "--config", str(config), "--dry-run")[2] == "", "a user's own unit sees what the user sees"
+
+
 @pytest.mark.parametrize(
     ("model", "file", "found"),
     [

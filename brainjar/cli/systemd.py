@@ -140,6 +140,14 @@ def _config_place(args: argparse.Namespace) -> Path:
     return Path(args.root) / "etc/brainjar/brainjar.toml"
 
 
+def _copies(args: argparse.Namespace) -> bool:
+    """Whether the config is to be put in its place."""
+    if args.instance:
+        return False
+    place = _config_place(args)
+    return not place.exists() or (args.config is not None and _config(args).resolve() != place.resolve())
+
+
 def _unit_place(args: argparse.Namespace) -> Path:
     if args.user:
         return Path.home() / ".config/systemd/user/brainjar.service"
@@ -150,14 +158,14 @@ def _unit_place(args: argparse.Namespace) -> Path:
 def _files(args: argparse.Namespace) -> dict[Path, str]:
     """All that an install writes, but what is there as it is to be."""
     from brainjar import unitfile
+    from brainjar.cli import settling
 
-    unit = _unit_place(args)
-    wanted = {path: f"{unitfile.MARK}\n{text}" for path, text in ({unit: _unit(args)} | _drop_ins(args)).items()}
-    place = _config_place(args)
-    if (not args.instance and not place.exists()) or (
-        args.config is not None and not args.instance and _config(args).resolve() != place.resolve()
-    ):
-        wanted[place] = _config(args).read_text()
+    configured = {}
+    if _copies(args):
+        configured = settling.companions(_config(args), _config_place(args))
+        configured[_config_place(args)] = _config(args).read_text()
+    written = {_unit_place(args): _unit(args)} | _drop_ins(args)
+    wanted = {path: f"{unitfile.MARK}\n{text}" for path, text in written.items()} | configured
     return {path: text for path, text in wanted.items() if _read(path) != text}
 
 
@@ -207,6 +215,7 @@ def _read(path: Path) -> str | None:
 
 def _install(args: argparse.Namespace) -> int:
     from brainjar import unitfile
+    from brainjar.cli import settling
     from brainjar.errors import UsageError
 
     if not args.user and (closed := unitfile.unreachable(Path(_program()))) is not None:
@@ -217,6 +226,9 @@ def _install(args: argparse.Namespace) -> int:
     files = _files(args)
     for path, text in files.items():
         _show(path, text)
+    if not (args.user or args.instance) and args.root == HERE:
+        for line in settling.obstacles(_config(args), copied=_copies(args)):
+            print(f"brainjar: {line}", file=sys.stderr)
     steps = _steps(args, ("enable", "--now") if args.now else ())
     for step in steps:
         print(f"run: {' '.join(step)}")
