@@ -14,6 +14,11 @@ from typing import Any, Final
 
 import pytest
 from selenium import webdriver
+from selenium.common.exceptions import (
+    ElementClickInterceptedException,
+    ElementNotInteractableException,
+    StaleElementReferenceException,
+)
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 
@@ -47,7 +52,16 @@ class Browser:
         return self.text(selector)
 
     def click(self, selector: str) -> None:
-        self.find(selector).click()
+        """As soon as it can be: what streams in may just push it aside."""
+
+        def clicked() -> bool:
+            try:
+                self.find(selector).click()
+            except (ElementClickInterceptedException, ElementNotInteractableException, StaleElementReferenceException):
+                return False
+            return True
+
+        until(clicked, why=f"{selector} can be clicked")
 
     def run(self, script: str, *arguments: Any) -> Any:
         return self.driver.execute_script(script, *arguments)
@@ -56,7 +70,7 @@ class Browser:
         until(lambda: self.find("#secret").is_displayed(), why="the question for the token")
         self.find("#secret").send_keys(token)
         self.click("#login button")
-        until(lambda: self.text("#line") == "live", why="the page is live")
+        until(lambda: self.text("#line") == "live" and self.text("#facts"), why="the page is live, and shows the jar")
 
     def asked_for(self) -> list[str]:
         """URLs of every request since the last time, those that failed too."""

@@ -99,7 +99,7 @@ def test_a_kill_on_the_page_is_a_death_and_a_resurrection_on_the_page(page: Brow
     page.until_text(f"{card} .answer", lambda text: "subject" in text)
     assert jar.persona("subject")["deaths"] == 1, "a restart in good order is no death"
     page.click("#leave")
-    assert page.find("#secret").is_displayed() and not page.find("#shown").is_displayed()
+    until(lambda: page.find("#secret").is_displayed() and not page.find("#shown").is_displayed(), why="it is left")
     # nothing has left the host, nothing was refused that the page itself needs
     assert [one for one in page.asked_for() if not one.startswith((url, "data:"))] == []
     assert [line for line in page.said() if "401" not in line] == []
@@ -112,10 +112,14 @@ def test_it_goes_on_over_a_restart_of_the_dashboard_and_forgets_no_death(page: B
     assert token not in page.driver.current_url
     page.until_text("#persona-subject .thought", bool)
     page.run("window.kept = true")
+    page.run(
+        "const line = document.querySelector('#line'), what = {childList: true, characterData: true, subtree: true};"
+        "window.lines = []; new MutationObserver(() => window.lines.push(line.textContent)).observe(line, what)"
+    )
     dashboard = jar.status()["web"]["pid"]
     supervisor = jar.pid
     os.kill(dashboard, signal.SIGKILL)
-    page.until_text("#line", lambda text: text != "live")
+    until(lambda: any(text.startswith("not live") for text in page.run("return window.lines")), why="it says that it is not live")
     jar.ask("kill", name="observer")  # while nobody looks
     jar.ask("say", name="god", text="Nobody is there.")
     until(lambda: jar.status()["web"]["serves"] and jar.status()["web"]["pid"] != dashboard, why=lambda: jar.status()["web"])
