@@ -175,7 +175,7 @@ def _lags(jar: Jar, listener: Listener, size: tuple[int, int], name: str, times:
             time.sleep(0.1 + (n % 7) * 0.037)  # at another moment of its quarter of a second each time
             words = f"word-{n:04d}-{os.getpid()}"
             seen = screen.expect(words.encode())
-            listener.drain()
+            listener.catch_up()
             event = _say(jar, listener, name, words)
             if not seen.wait(30):
                 raise RuntimeError(f"{words} never came")
@@ -270,7 +270,7 @@ def _dashboard(
             time.sleep(0.1 + (n % 7) * 0.037)
             words = f"web-{n:04d}-{os.getpid()}"
             seen = client.expect(words)
-            listener.drain()
+            listener.catch_up()
             event = _say(jar, listener, name, words)
             if not seen.wait(30):
                 raise RuntimeError(f"{words} never came")

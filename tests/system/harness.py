@@ -102,6 +102,12 @@ class Listener:
         while self._bus.receive(0) is not None:
             pass
 
+    def catch_up(self) -> None:
+        """Pass over all that was said before now. Who did not listen for long has a full queue, and what is said next may be lost to it."""
+        now = time.time()
+        while (event := self.next()) is not None and event.timestamp < now:
+            pass
+
     def until(
         self, type: str, sender: str | None = None, where: Callable[[Envelope], bool] = lambda _: True
     ) -> tuple[Envelope, list[Envelope]]:
