@@ -320,6 +320,27 @@ def test_esc_goes_one_step_back_at_a_time() -> None:
     assert press(Ui(attached=False), "esc", [A, B])[1] is None
 
 
+def test_the_page_tells_all_of_why_it_does_not_live_and_how_its_last_words_ended() -> None:
+    why = "its prompt and one thought need 307 tokens, more than half of its 512: shorten the prompt, or raise model.context to 614"
+    said = " ".join(f"word{n}" for n in range(80))
+    model = matrix()
+    record = Death(persona="subject", life=1, birth=1, at=NOW - 60, cause="cap-rlimit", age_s=250.0, last_words=said)
+    model.remember(event("DEATH", "subject", at=NOW - 60, life=1, metadata=msgspec.to_builtins(record)))
+    model.fold(event("STATE", "subject", at=NOW, metadata={"state": "backoff", "reason": why}))
+    page = Ui(attached=True, chosen="subject", detail=True)
+
+    def told(width: int, height: int) -> str:
+        return " ".join(text(model, width, height, ui=page).split())
+
+    assert why in told(80, 24) and "… word" in told(80, 24) and "word79" in told(80, 24) and "word10 " not in told(80, 24)
+    assert why in told(200, 60) and "word0 " not in told(80, 24) and "word79" in told(200, 60)
+    assert "its prompt and one thought" in told(80, 11) and " memory " in told(80, 11), "a small screen has its beginning, and the rest"
+    for width in range(1, 90):
+        for height in range(1, 26):
+            lines = text(model, width, height, ui=page).split("\n")
+            assert len(lines) <= height and all(cell_len(line) <= width for line in lines), (width, height)
+
+
 def test_the_page_of_a_persona_tells_its_cap_by_layer_its_last_minutes_and_its_deaths() -> None:
     model = matrix()
     layer = Layer(name="rlimit", limit_bytes=256 << 20, used_bytes=94 << 20, effective=True, counts="its heap")

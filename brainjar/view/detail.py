@@ -7,28 +7,32 @@ from typing import Final
 
 from brainjar.client.model import Persona
 from brainjar.messages import Death
-from brainjar.view.cells import Line, fit
+from brainjar.view.cells import Line, fit, wrap
 from brainjar.view.glyphs import Glyphs
 from brainjar.view.words import clean, clock, day, size, span
 
 LABEL: Final = 10
 SHOWN_DEATHS: Final = 6
+WHY_LINES, WORDS_LINES = 4, 3
+"""Most of what keeps it from living, which ends with what to do about that, and of what it said last."""
 
 
 def detail(persona: Persona, width: int, height: int, now: float, glyphs: Glyphs) -> list[Line]:
     """At most `height` lines, the ones that matter most first."""
     lines: list[Line] = [_facts(persona, width, now, glyphs)]
     if persona.reason:
-        lines.append(_row("why", clean(persona.reason), width, glyphs))
+        lines += _rows("why", clean(persona.reason), width, max(1, min(WHY_LINES, height - 4)), glyphs)
     lines += [_row("memory", text, width, glyphs) for text in _memory(persona, width - LABEL - 4, glyphs)]
     lines += [_row("tokens/s", text, width, glyphs) for text in _rate(persona, width - LABEL - 4, glyphs)]
     room = height - len(lines)
     layers = _layers(persona, width, glyphs) if room > 4 else []
     deaths = _deaths(persona, width, now, glyphs)
-    words = _last_words(persona, width, glyphs)
-    for block in (deaths, layers, words):
+    for block in (deaths, layers):
         if len(lines) + len(block) <= height:
             lines += block
+    words = clean(persona.died[-1].last_words).strip() if persona.died else ""
+    if words and len(lines) < height:
+        lines += _rows("last words", words, width, min(WORDS_LINES, height - len(lines)), glyphs, newest=True)
     return lines[:height]
 
 
@@ -59,6 +63,17 @@ def _facts(persona: Persona, width: int, now: float, glyphs: Glyphs) -> Line:
 
 def _row(label: str, text: str, width: int, glyphs: Glyphs) -> Line:
     return [(f" {fit(label, LABEL)} ", "dim"), (fit(text, max(0, width - LABEL - 2), "<", glyphs.more), "")]
+
+
+def _rows(label: str, text: str, width: int, most: int, glyphs: Glyphs, *, newest: bool = False) -> list[Line]:
+    """On as many lines as it takes, at most `most`; of what there is no room for the end is left out, or with `newest` the beginning."""
+    cells = max(1, width - LABEL - 2)
+    lines = list(wrap(text, cells))
+    if len(lines) > most and newest:
+        lines = [f"{glyphs.more} {line}" if n == 0 else line for n, line in enumerate(wrap(" ".join(lines), max(1, cells - 2))[-most:])]
+    elif len(lines) > most:
+        lines[most - 1 :] = [" ".join(lines[most - 1 :])]
+    return [_row(label if n == 0 else "", line, width, glyphs) for n, line in enumerate(lines)]
 
 
 def _memory(persona: Persona, cells: int, glyphs: Glyphs) -> list[str]:
@@ -104,8 +119,3 @@ def _timeline(died: Sequence[Death], now: float, cells: int, glyphs: Glyphs) -> 
     for death in died:
         strip[min(cells - 1, max(0, int((death.at - died[0].at) / span_s * cells)))] = glyphs.cut
     return "".join(strip)
-
-
-def _last_words(persona: Persona, width: int, glyphs: Glyphs) -> list[Line]:
-    words = clean(persona.died[-1].last_words).strip() if persona.died else ""
-    return [_row("last words", words, width, glyphs)] if words else []
