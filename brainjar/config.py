@@ -358,7 +358,7 @@ def load(
     `allowed_cpus`: those this process may use; `cores`: which of them are siblings on one core. Asked of the kernel where None.
     Raise `UsageError`.
     """
-    source = Source(str(path), parse(read_text(path, MAX_CONFIG_BYTES, "config"), str(path)))
+    source = _source(path)
     for assignment in overrides:
         source.set(assignment)
         _displace(source, assignment.partition("=")[0].strip())
@@ -388,7 +388,7 @@ class SaidPath(Struct, frozen=True):
 
 def said_paths(path: Path) -> tuple[SaidPath, ...]:
     """All that stand in the file `path`. Raise `UsageError`."""
-    source = Source(str(path), parse(read_text(path, MAX_CONFIG_BYTES, "config"), str(path)))
+    source = _source(path)
     raw = source.read(RawConfig, source.table)
     said = {"jar.state_dir": raw.jar.state_dir, "jar.runtime_dir": raw.jar.runtime_dir, "web.socket": raw.web.socket}
     said["model.path"] = raw.model.path
@@ -397,6 +397,10 @@ def said_paths(path: Path) -> tuple[SaidPath, ...]:
         said[f"persona.{one.name}.model.path"] = one.model.path if one.model is not None else None
     base = Path(os.path.abspath(path)).parent
     return tuple(SaidPath(key, text, _lead(base, text)) for key, text in said.items() if text)
+
+
+def _source(path: Path) -> Source:
+    return Source(str(path), parse(read_text(path, MAX_CONFIG_BYTES, "config"), str(path)))
 
 
 def _lead(base: Path, text: str) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import typing
 from fractions import Fraction
 from pathlib import Path
 
@@ -822,3 +823,34 @@ def test_vitals_are_for_the_role_god_unless_it_is_said(tmp_path: Path) -> None:
     assert [p.vitals for p in given_text(tmp_path, THREE).personas] == [0.0, 0.0, 60.0]
     loaded = given_text(tmp_path, THREE, "persona.god.vitals=0s", "persona.observer.vitals=5m")
     assert [p.vitals for p in loaded.personas] == [0.0, 300.0, 0.0]
+
+
+SAID = """
+[jar]
+state_dir = "s"
+runtime_dir = "/r"
+[web]
+socket = "w"
+[model]
+path = "~/m.gguf"
+[[persona]]
+name = "a"
+prompt = "p.md"
+model.path = "n.gguf"
+"""
+
+
+def test_every_path_that_a_config_can_say_is_known_as_one(tmp_path: Path) -> None:
+    (tmp_path / "matrix.toml").write_text(SAID)
+    found = {one.key: one for one in config.said_paths(tmp_path / "matrix.toml")}
+    of_schema = [
+        (name, field)
+        for name, struct in vars(schema).items()
+        if name.startswith("Raw")
+        for field, kind in typing.get_type_hints(struct, include_extras=True).items()
+        if {schema.File, schema.Dir} & set(typing.get_args(kind))
+    ]
+    assert of_schema == [("RawModel", "path"), ("RawPersona", "prompt"), ("RawJar", "state_dir"), ("RawJar", "runtime_dir")]
+    assert set(found) == {"jar.state_dir", "jar.runtime_dir", "web.socket", "model.path", "persona.a.prompt", "persona.a.model.path"}
+    assert found["persona.a.prompt"].path == tmp_path / "p.md" and found["model.path"].path == Path.home() / "m.gguf"
+    assert [key for key, one in found.items() if not one.is_relative] == ["jar.runtime_dir", "model.path"]

@@ -73,3 +73,10 @@ def test_a_fetch_goes_with_who_waits_for_it(tmp_path: Path, monkeypatch: pytest.
         waits.send_signal(by)
         waits.wait(20)
     until(lambda: not alive(fetches))
+
+
+def test_who_is_tied_to_one_that_has_died_already_does_not_begin() -> None:
+    ties = "import os; from brainjar.isolation import bonds; bonds.end_with({}); print('begun')"
+    assert subprocess.run([sys.executable, "-c", ties.format("os.getppid()")], capture_output=True, text=True).stdout == "begun\n"
+    gone = subprocess.run([sys.executable, "-c", ties.format("os.getppid() + 1")], capture_output=True, text=True)
+    assert gone.returncode == 1 and "NotTied" in gone.stderr and not gone.stdout

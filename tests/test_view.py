@@ -234,6 +234,11 @@ def test_a_key_that_comes_in_pieces_over_a_slow_line_is_one_key(pieces: tuple[by
         assert Keyboard(reads).read() == whole
         line.join()
         monkeypatch.setattr(keys, "REST_S", 0.01)
+        os.write(writes, b"\x1b[" + b"1" * 4000)
+        assert Keyboard(reads).read() == [], "what is far too long for a key is not waited for to its end"
+        assert select.select([reads], (), (), 0)[0]
+        while select.select([reads], (), (), 0)[0]:
+            os.read(reads, 65536)
         os.write(writes, b"\x1b")
         assert Keyboard(reads).read() == ["esc"], "which is a key too"
     finally:

@@ -41,12 +41,9 @@ def obstacles(config: Path, *, copied: bool) -> Iterator[str]:
 
 def _obstacle(one: SaidPath) -> str:
     if one.key.startswith(("jar.", "web.")):
-        where = ", ".join(unitfile.WRITABLE)
-        return (
-            ""
-            if unitfile.is_below(one.path, unitfile.WRITABLE)
-            else f"the unit may write below {where} only, or where ReadWritePaths= says"
-        )
+        if unitfile.is_below(one.path, unitfile.WRITABLE):
+            return ""
+        return f"the unit may write below {', '.join(unitfile.WRITABLE)} only, or where ReadWritePaths= says"
     if unitfile.is_below(one.path, unitfile.UNSEEN):
         return "the unit sees no home directories, and has a /tmp of its own"
     closed = unitfile.unreachable(one.path)

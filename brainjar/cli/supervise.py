@@ -12,6 +12,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -134,7 +135,8 @@ def _fetch(name: str, told: Notify) -> None:
 
     argv = [sys.executable, "-m", "brainjar", "models", "fetch", name]
     env = notify.without(os.environ) | paths.import_environment()
-    process = subprocess.Popen(argv, env=env, stdout=2, preexec_fn=bonds.end_with_parent)  # there is one thread yet
+    tie = partial(bonds.end_with, os.getpid())
+    process = subprocess.Popen(argv, env=env, stdout=2, preexec_fn=tie)  # there is one thread yet
     pidfd = os.pidfd_open(process.pid)
     try:
         told.still_starting(f"fetching {name}")

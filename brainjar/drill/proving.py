@@ -12,6 +12,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -60,7 +61,7 @@ class Jar:
                 stderr=out,
                 env=env,
                 start_new_session=True,
-                preexec_fn=bonds.end_with_parent,  # this process has one thread yet
+                preexec_fn=partial(bonds.end_with, os.getpid()),  # this process has one thread yet
             )
         try:
             self._until(lambda: is_running(self.runtime_dir), START_S, "the jar to answer")

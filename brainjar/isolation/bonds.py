@@ -60,9 +60,11 @@ def die_with(parent: int, wait_s: float = 0.0) -> None:
         raise NotTied(f"the kernel did not tie this process to {parent}")
 
 
-def end_with_parent() -> None:
-    """Ask the kernel for SIGTERM when the parent dies: an orderly end. It holds over execve."""
+def end_with(parent: int) -> None:
+    """Ask the kernel for SIGTERM when `parent` dies: an orderly end. It holds over execve. Raise `NotTied` where it has died already."""
     _prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    if (now := os.getppid()) != parent:
+        raise NotTied(f"parent is {now}, not {parent}")
 
 
 def set_name(name: str) -> None:

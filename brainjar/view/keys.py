@@ -26,6 +26,8 @@ _SEQUENCES: Final = {
     b"\x03": "ctrl-c",
 }
 _RAW: Final = 256
+_LONGEST: Final = 2 * _RAW
+"""What is longer is no key that somebody has pressed."""
 _BEGUN: Final = re.compile(rb"\x1b(\[[0-?]*[ -/]*|O)?\Z")
 REST_S: Final = 0.05
 """So long after an Esc the rest of a sequence is waited for: over a slow line an arrow may come in two pieces."""
@@ -83,7 +85,12 @@ class Keyboard:
         """The keys that were pressed, to be called when there are some. None: the terminal is gone."""
         try:
             raw = os.read(self.fd, _RAW)
-            while _BEGUN.search(raw) and select.select([self.fd], (), (), REST_S)[0] and (rest := os.read(self.fd, _RAW)):
+            while (
+                len(raw) < _LONGEST
+                and _BEGUN.search(raw)
+                and select.select([self.fd], (), (), REST_S)[0]
+                and (rest := os.read(self.fd, _RAW))
+            ):
                 raw += rest
         except OSError:
             return None
