@@ -85,12 +85,9 @@ class Keyboard:
         """The keys that were pressed, to be called when there are some. None: the terminal is gone."""
         try:
             raw = os.read(self.fd, _RAW)
-            while (
-                len(raw) < _LONGEST
-                and _BEGUN.search(raw)
-                and select.select([self.fd], (), (), REST_S)[0]
-                and (rest := os.read(self.fd, _RAW))
-            ):
+            while len(raw) < _LONGEST and _BEGUN.search(raw) and select.select([self.fd], (), (), REST_S)[0]:
+                if not (rest := os.read(self.fd, _RAW)):
+                    break
                 raw += rest
         except OSError:
             return None
