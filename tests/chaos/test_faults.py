@@ -89,6 +89,8 @@ class Ear(threading.Thread):
         self.jar = jar
         self.ready: dict[str, tuple[int, int]] = {}
         """Persona -> (pid, birth) while it is."""
+        self.dead: set[tuple[str, int]] = set()
+        """(persona, birth) of whose death it has heard."""
         self.heard: Counter[str] = Counter()
         self.lock = threading.Lock()
         self._ends = False
@@ -110,10 +112,16 @@ class Ear(threading.Thread):
             with self.lock:
                 if event.type == "READY":
                     self.ready[event.sender_id] = event.metadata["pid"], event.metadata["birth"]
-                elif event.type == "DEATH" or (event.type == "STATE" and event.metadata["state"] not in ("ready", "thinking", "paused")):
+                elif event.type == "DEATH":
+                    self.ready.pop(event.sender_id, None)
+                    self.dead.add((event.sender_id, event.metadata["birth"]))
+                elif event.type == "STATE" and event.metadata["state"] not in ("ready", "thinking", "paused"):
                     self.ready.pop(event.sender_id, None)
 
-    def close(self) -> None:
+    def __enter__(self) -> Ear:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         self._ends = True
         self.join()
         self._bus.close()
@@ -159,7 +167,10 @@ class Observer(threading.Thread):
                     found = found or "lock:" in Path(f"/proc/{pid}/fdinfo/{fd}").read_text()
         return found
 
-    def close(self) -> None:
+    def __enter__(self) -> Observer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         self._ends = True
         self.join()
 
@@ -199,7 +210,8 @@ class Chaos:
         getattr(self, f"_{kind}")(ear)
         self.done[kind] += 1
 
-    def _one(self, ear: Ear) -> tuple[str, int, int] | None:
+    def _one(self, ear: Ear) -> tuple[str, int, int]:
+        """Somebody who is READY: persona, pid, birth."""
         end = time.monotonic() + 30
         while time.monotonic() < end:
             with ear.lock:
@@ -209,7 +221,16 @@ class Chaos:
             if time.monotonic() > self._looked_at + LOOK_S:
                 self._look(ear)
             time.sleep(0.002)
-        raise AssertionError("nobody has been READY for 30 s")
+        raise AssertionError(
+            f"nobody has been READY for 30 s: {[(p['name'], p['state'], p['reason']) for p in self.jar.status()['personas']]}"
+        )
+
+    def _take(self, ear: Ear) -> tuple[str, int, int]:
+        """Somebody who is READY, and is not taken again: one fault for a life, so that its cause is known."""
+        name, pid, birth = self._one(ear)
+        with ear.lock:
+            ear.ready.pop(name, None)
+        return name, pid, birth
 
     def _look(self, ear: Ear) -> None:
         """Who lives on after a fault: what a handler raises can be lost in C, where it found its worker. It may be struck again."""
@@ -221,31 +242,22 @@ class Chaos:
                 with ear.lock:
                     ear.ready.setdefault(persona["name"], (persona["pid"], persona["birth"]))
 
-    def _strike(self, name: str, birth: int, number: int) -> None:
+    def _note(self, name: str, birth: int, number: int) -> None:
         self.sent[name, birth].append(number)
         self.struck_at[name, birth] = time.monotonic()
 
-    def _worker(self, ear: Ear) -> None:
-        number = self.rng.choice(list(CAUSES))
-        found = self._one(ear)
-        assert found is not None
-        name, pid, birth = found
-        with ear.lock:
-            ear.ready.pop(name, None)  # one fault for a life, so that its cause is known
-        self._strike(name, birth, number)
+    def _send(self, victim: tuple[str, int, int], number: int) -> None:
+        name, pid, birth = victim
+        self._note(name, birth, number)
         with suppress(ProcessLookupError):
             os.kill(pid, number)
 
+    def _worker(self, ear: Ear) -> None:
+        self._send(self._take(ear), self.rng.choice(list(CAUSES)))
+
     def _stop(self, ear: Ear) -> None:
         """It hangs; the watchdog finds out."""
-        found = self._one(ear)
-        assert found is not None
-        name, pid, birth = found
-        with ear.lock:
-            ear.ready.pop(name, None)
-        self._strike(name, birth, signal.SIGSTOP)
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGSTOP)
+        self._send(self._take(ear), signal.SIGSTOP)
 
     def _zygote(self, ear: Ear) -> None:
         for pid in self.jar.named("bj-zygote"):
@@ -260,12 +272,18 @@ class Chaos:
 
     def _descriptors(self, ear: Ear) -> None:
         """EMFILE for a moment: what a newborn needs cannot be had, but for what is on its way already."""
+        victims = [self._take(ear) for _ in range(3)]  # before: nobody may come to be READY while it lasts
         soft, hard = resource.prlimit(self.jar.pid, resource.RLIMIT_NOFILE)
         used = max(map(int, os.listdir(f"/proc/{self.jar.pid}/fd")))
         resource.prlimit(self.jar.pid, resource.RLIMIT_NOFILE, (used + SPARE_DESCRIPTORS - 8, hard))
-        for _ in range(3):
-            self._worker(ear)
-        resource.prlimit(self.jar.pid, resource.RLIMIT_NOFILE, (soft, hard))
+        try:
+            for victim in victims:
+                self._send(victim, self.rng.choice(list(CAUSES)))
+            end = time.monotonic() + LOOK_S  # one of them may live on, see `_look`
+            while time.monotonic() < end and not ear.dead.issuperset((name, birth) for name, _, birth in victims):
+                time.sleep(0.002)
+        finally:
+            resource.prlimit(self.jar.pid, resource.RLIMIT_NOFILE, (soft, hard))
 
     def _clock(self, ear: Ear) -> None:
         aside = self.clock.with_suffix(".new")
@@ -275,13 +293,11 @@ class Chaos:
     def _order(self, ear: Ear) -> None:
         """By hand: some that are deaths, some that are none."""
         cmd = self.rng.choice(("restart", "kill", "pause", "resume", "status"))
-        found = self._one(ear)
-        assert found is not None
-        name, _, birth = found
+        name, _, birth = self._one(ear)
         if cmd in ("restart", "kill"):
             with ear.lock:
                 ear.ready.pop(name, None)
-            self._strike(name, birth, -1)
+            self._note(name, birth, -1)
         self.jar.ask(cmd, **({} if cmd == "status" else {"name": name}))
         if cmd == "pause":
             self.jar.ask("resume", name=name)
@@ -354,8 +370,7 @@ def test_thousands_of_faults_lose_no_death_and_leave_nothing(make_jar: MakeJar, 
         jar.start()
         until_all_live(jar)
         at_first, settled = fds(jar.pid), own_memory(jar.pid)
-        ear, observer = Ear(jar), Observer(jar)
-        with stalled_subscriber(jar):
+        with Ear(jar) as ear, Observer(jar) as observer, stalled_subscriber(jar):
             for n in range(FAULTS // SESSIONS):
                 if n == FAULTS // SESSIONS // 3:
                     settled = own_memory(jar.pid)
@@ -370,8 +385,6 @@ def test_thousands_of_faults_lose_no_death_and_leave_nothing(make_jar: MakeJar, 
                 jar.process.wait()
                 supervisors_killed += 1
                 until(lambda left=left: not any(alive(pid) for pid in left), 2.0, "who was left by a killed supervisor")  # type: ignore[misc]
-        ear.close()
-        observer.close()
         assert observer.looks > 10
         assert observer.held > 10, "who lives holds the lock of its persona, by the kernel's word"
         assert observer.found == []
