@@ -19,7 +19,8 @@ from benchmarks.parts import Unmeasurable
 from brainjar import models
 from brainjar.engine.snapshot import Snapshots
 from brainjar.messages import Envelope
-from tests.system.harness import PATIENCE_S, Jar, Listener
+from tests.patience import PATIENCE_S
+from tests.system.harness import Jar, Listener
 
 MIB: Final = 1 << 20
 SMALL: Final = "smollm2-135m"

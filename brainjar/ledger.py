@@ -127,10 +127,12 @@ class Ledger:
             check = db.execute("PRAGMA integrity_check(1)").fetchone()[0]
             if check != "ok":
                 raise sqlite3.DatabaseError(check)
+            db.execute("BEGIN IMMEDIATE")  # all at once: a new one waits for its disk once, not for each table
             for table in _TABLES:
                 db.execute(table)
             db.execute("INSERT OR IGNORE INTO meta VALUES ('schema', ?)", (SCHEMA,))
             Ledger._last_epoch(db)
+            db.execute("COMMIT")
         except (sqlite3.DatabaseError, UnicodeDecodeError):
             db.close()
             raise

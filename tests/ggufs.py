@@ -15,6 +15,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from tests.patience import PATIENCE_S
+
 _QUANTIZE: Final = """
 import ctypes, sys
 from brainjar.engine import llama
@@ -224,5 +226,5 @@ _BLOCKS: Final = {"llama": _llama, "qwen2": _qwen2, "gemma3": _gemma3, "mamba": 
 
 def quantized(source: Path, target: Path) -> Path:
     """The model `source` as Q4_0, which many CPUs have a layout of their own for; in a process of its own, as it starts threads."""
-    subprocess.run([sys.executable, "-c", _QUANTIZE, str(source), str(target)], capture_output=True, timeout=120, check=True)
+    subprocess.run([sys.executable, "-c", _QUANTIZE, str(source), str(target)], capture_output=True, timeout=PATIENCE_S, check=True)
     return target

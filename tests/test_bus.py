@@ -16,8 +16,7 @@ import zmq
 from brainjar import bus
 from brainjar.bus import Channel, Doorkeeper, Events, Subscriber, WorkerEnd, _peer, check_runtime_dir
 from brainjar.errors import UsageError
-
-PATIENCE_S = 10.0
+from tests.patience import PATIENCE_S
 
 
 @pytest.fixture

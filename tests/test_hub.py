@@ -20,6 +20,7 @@ from brainjar import fetching, hub, models
 from brainjar.cli.main import main
 from brainjar.fetching import FetchError
 from brainjar.models import Entry, Hub
+from tests.patience import PATIENCE_S
 
 CONTENT = bytes(range(256)) * (32 << 12)
 """32 MiB: the library writes, and goes on behind, 10 MB at a time."""
@@ -185,7 +186,7 @@ def test_an_interrupted_fetch_leaves_what_it_has_to_the_next(stand_in: StandIn, 
                     break
         finally:
             elsewhere.send_signal(signal.SIGTERM)
-        assert elsewhere.wait(30) == 128 + signal.SIGTERM
+        assert elsewhere.wait(PATIENCE_S) == 128 + signal.SIGTERM
     holds.set()
     assert [name for name in left(home) if name != ".fetch-lock"] == [".fetch-tiny.hub"]
     kept = hub.bytes_in(home / ".fetch-tiny.hub")

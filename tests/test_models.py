@@ -29,6 +29,7 @@ from brainjar.errors import UsageError
 from brainjar.fetching import FetchError
 from brainjar.models import Entry, Part
 from brainjar.units import format_size
+from tests.patience import PATIENCE_S
 
 CONTENT = b"GGUF" + bytes(range(256)) * 9000
 """More than two of the blocks that are read at a time."""
@@ -152,7 +153,7 @@ def names(directory: Path) -> list[str]:
     return sorted(os.listdir(directory))
 
 
-def until(true: Callable[[], bool], within: float = 20.0) -> None:
+def until(true: Callable[[], bool], within: float = PATIENCE_S) -> None:
     deadline = time.monotonic() + within
     while not true():
         assert time.monotonic() < deadline
@@ -335,7 +336,7 @@ def test_ctrl_c_leaves_nothing_and_no_pip(index: Index, home: Path) -> None:
     until(lambda: bool(index.calls) and (index.script.parent / "pid").exists())
     time.sleep(0.2)
     elsewhere.send_signal(signal.SIGINT)
-    _, stderr = elsewhere.communicate(timeout=20)
+    _, stderr = elsewhere.communicate(timeout=PATIENCE_S)
     assert "KeyboardInterrupt" in stderr
     assert names(home) == []
     assert not alive(index.pid)
@@ -362,7 +363,7 @@ def test_a_signal_to_the_command_leaves_nothing_and_another_does_not_change_that
         for another in signals[1:]:
             until(asked.exists)
             elsewhere.send_signal(another)
-        _, said = elsewhere.communicate(timeout=20)
+        _, said = elsewhere.communicate(timeout=PATIENCE_S)
     if signals[0] == signal.SIGINT:
         assert "KeyboardInterrupt" in said
     else:
@@ -400,7 +401,7 @@ def test_what_a_killed_fetch_left_is_cleared_by_the_next(index: Index, home: Pat
 def test_two_at_once_fetch_once(index: Index, home: Path) -> None:
     index.takes(1)
     fetching = [index.fetch_elsewhere() for _ in range(4)]
-    outputs = [process.communicate(timeout=60) for process in fetching]
+    outputs = [process.communicate(timeout=PATIENCE_S) for process in fetching]
     assert [process.returncode for process in fetching] == [0] * 4, outputs
     assert len(index.calls) == 1
     assert sum("waiting" in stdout for stdout, _ in outputs) == 3
@@ -420,7 +421,7 @@ for _ in range(200):
 """
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     crowd = [subprocess.Popen([sys.executable, "-c", script], cwd=tmp_path, env=environment) for _ in range(6)]
-    assert [process.wait(60) for process in crowd] == [0] * 6
+    assert [process.wait(PATIENCE_S) for process in crowd] == [0] * 6
     assert names(tmp_path) == []
 
 
@@ -566,7 +567,7 @@ def test_an_interrupted_fetch_goes_on_at_its_part(parts: Index, home: Path, how:
     elsewhere = parts.fetch_elsewhere()
     until(lambda: len(parts.calls) == 3 and any(home.glob(".fetch-*/tmp/growing")))
     elsewhere.send_signal(how)
-    elsewhere.communicate(timeout=20)
+    elsewhere.communicate(timeout=PATIENCE_S)
     if how == signal.SIGINT:
         assert kept(parts, home) == THREE[0][1] + THREE[1][1]
         assert not alive(parts.pid)

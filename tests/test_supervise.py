@@ -16,6 +16,7 @@ import pytest
 
 from brainjar.cli import supervise
 from brainjar.supervisor.notify import Notify
+from tests.patience import PATIENCE_S
 from tests.system.harness import alive, until
 
 
@@ -71,7 +72,7 @@ def test_a_fetch_goes_with_who_waits_for_it(tmp_path: Path, monkeypatch: pytest.
         until((tmp_path / "pid").exists)
         fetches = int((tmp_path / "pid").read_text())
         waits.send_signal(by)
-        waits.wait(20)
+        waits.wait(PATIENCE_S)
     until(lambda: not alive(fetches))
 
 

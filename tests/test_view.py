@@ -40,6 +40,7 @@ from brainjar.view.screen import Screen, screen
 from brainjar.view.ui import LEAVE, Do, Listed, Ui, press
 from brainjar.view.words import clean, countdown, share, size, span
 from tests.fakejar import PID, FakeJar, death, event, last_death, persona, snap, status
+from tests.patience import PATIENCE_S
 
 NOW = 2000.0
 NASTY = "\x1b[2J\x1b]0;owned\x07 \r\n\t\x9b31m日本語テキスト é́ 👩‍👩‍👧 \u202eabc\u2028x\x00" + "w" * 300
@@ -478,7 +479,7 @@ class Shown:
         self.slave = slave
         self.output = ""
 
-    def until(self, found: str | Callable[[str], bool], seconds: float = 15.0) -> str:
+    def until(self, found: str | Callable[[str], bool], seconds: float = PATIENCE_S) -> str:
         """Read until `found` has come."""
         deadline = time.monotonic() + seconds
         while not (found in self.output if isinstance(found, str) else found(self.output)):
@@ -494,7 +495,7 @@ class Shown:
     def press(self, keys: bytes) -> None:
         os.write(self.master, keys)
 
-    def ended(self, seconds: float = 5.0) -> int:
+    def ended(self, seconds: float = PATIENCE_S) -> int:
         deadline = time.monotonic() + seconds
         while self.process.poll() is None:
             assert time.monotonic() < deadline, "the view does not end"
@@ -565,7 +566,7 @@ def test_a_jar_that_is_killed_ends_it(tmp_path: Path, opened: Open) -> None:
     with FakeJar(tmp_path) as fake:
         view = opened(fake, "--attached")
         view.until("observer")
-    assert view.ended(10.0) == 0 and view.given_back()
+    assert view.ended() == 0 and view.given_back()
     assert "ended without a word" in view.output
 
 
@@ -625,7 +626,7 @@ def test_the_end_of_the_supervisor_is_the_end_of_its_view(jar: FakeJar, opened: 
     found = re.search(r"pids (\d+) (\d+)", view.output)
     assert found
     os.kill(int(found[1]), signal.SIGKILL)
-    deadline = time.monotonic() + 2.0
+    deadline = time.monotonic() + PATIENCE_S
     while _alive(int(found[2])):
         assert time.monotonic() < deadline
         view.drain()
@@ -650,7 +651,7 @@ def test_another_size_of_the_window_is_seen(jar: FakeJar, opened: Open) -> None:
 def test_a_dumb_terminal_and_a_pipe_get_plain_lines(jar: FakeJar, opened: Open) -> None:
     view = opened(jar, "--attached", term="dumb")
     jar.status = status(persona("subject"))
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + PATIENCE_S
     while "Here I am" not in view.output and time.monotonic() < deadline:
         jar.say("THOUGHT", "subject", "Here I am", life=1, metadata={"turn": 1})
         view.drain()
@@ -661,7 +662,7 @@ def test_once_is_one_screen_of_text(jar: FakeJar) -> None:
     jar.say("THOUGHT", "subject", "before you looked", life=1, metadata={"turn": 1})
     time.sleep(0.1)
     command = [sys.executable, "-m", "brainjar", "top", "--once", "--state-dir", str(jar.state_dir)]
-    done = subprocess.run(command, env=os.environ | {"COLUMNS": "90"}, capture_output=True, text=True, timeout=30)
+    done = subprocess.run(command, env=os.environ | {"COLUMNS": "90"}, capture_output=True, text=True, timeout=PATIENCE_S)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert len(lines) == 24 and max(map(len, lines)) <= 90 and "\x1b" not in done.stdout

@@ -28,6 +28,7 @@ from brainjar.bus import Subscriber
 from brainjar.messages import Death
 from brainjar.supervisor.births import SPARE_DESCRIPTORS
 from brainjar.supervisor.bulletin import RING_BYTES
+from tests.patience import PATIENCE_S
 from tests.system.conftest import MakeJar
 from tests.system.harness import Jar, alive, jar_groups, own_memory, until, zombies_of
 
@@ -212,7 +213,7 @@ class Chaos:
 
     def _one(self, ear: Ear) -> tuple[str, int, int]:
         """Somebody who is READY: persona, pid, birth."""
-        end = time.monotonic() + 30
+        end = time.monotonic() + PATIENCE_S
         while time.monotonic() < end:
             with ear.lock:
                 free = [(name, pid, birth) for name, (pid, birth) in ear.ready.items()]
@@ -222,7 +223,7 @@ class Chaos:
                 self._look(ear)
             time.sleep(0.002)
         raise AssertionError(
-            f"nobody has been READY for 30 s: {[(p['name'], p['state'], p['reason']) for p in self.jar.status()['personas']]}"
+            f"nobody has been READY for {PATIENCE_S:g} s: {[(p['name'], p['state'], p['reason']) for p in self.jar.status()['personas']]}"
         )
 
     def _take(self, ear: Ear) -> tuple[str, int, int]:
@@ -384,7 +385,7 @@ def test_thousands_of_faults_lose_no_death_and_leave_nothing(make_jar: MakeJar, 
                 jar.process.kill()
                 jar.process.wait()
                 supervisors_killed += 1
-                until(lambda left=left: not any(alive(pid) for pid in left), 2.0, "who was left by a killed supervisor")  # type: ignore[misc]
+                until(lambda left=left: not any(alive(pid) for pid in left), why="who was left by a killed supervisor")  # type: ignore[misc]
         assert observer.looks > 10
         assert observer.held > 10, "who lives holds the lock of its persona, by the kernel's word"
         assert observer.found == []
@@ -392,11 +393,11 @@ def test_thousands_of_faults_lose_no_death_and_leave_nothing(make_jar: MakeJar, 
     until(lambda: not standing_still(jar), why="the watchdog's end of those that were stopped last")  # or they die while all is counted
     until_all_live(jar)
     # nothing is left over, nothing has grown
-    until(lambda: zombies_of(jar.pid) == [], 5.0, "zombies")
-    until(lambda: fds(jar.pid) <= at_first + 4, 10.0, f"descriptors: {at_first} at first, now {fds(jar.pid)}")
+    until(lambda: zombies_of(jar.pid) == [], why="zombies")
+    until(lambda: fds(jar.pid) <= at_first + 4, why=lambda: f"descriptors: {at_first} at first, now {fds(jar.pid)}")
     assert own_memory(jar.pid) - settled < 2 * RING_BYTES + (2 << 20), f"grew from {settled} to {own_memory(jar.pid)}"
     # the ledger: each birth is closed but those that live, each death once, lives without a hole
-    recorded, deaths, heard = until(lambda: told_alike(jar), 30.0, "an end to the deaths")
+    recorded, deaths, heard = until(lambda: told_alike(jar), why="an end to the deaths")
     assert len({(d.persona, d.birth) for d in recorded}) == len(recorded)
     by_birth = {(d.persona, d.birth): d for d in recorded}
     for name in (f"p{n}" for n in range(len(PROMPTS))):
@@ -418,7 +419,7 @@ def test_thousands_of_faults_lose_no_death_and_leave_nothing(make_jar: MakeJar, 
     struck = sum(1 for key in chaos.sent if key in by_birth)
     assert struck >= 0.8 * len(chaos.sent)
     assert jar.stop() == 0
-    until(lambda: not any(alive(pid) for pid in seen), 2.0, "orphans")
+    until(lambda: not any(alive(pid) for pid in seen), why="orphans")
     assert jar_groups(jar.state_dir) == []
     with capsys.disabled():
         causes = ", ".join(f"{cause} {count}" for cause, count in Counter(d.cause for d in recorded).most_common())

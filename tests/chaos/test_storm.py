@@ -52,7 +52,7 @@ def test_200_kills_in_a_row_leave_no_zombie_no_descriptor_and_no_growth(make_jar
     assert [d.life for d in recorded] == list(range(1, KILLS + 1)), "each death recorded once, in order"
     assert [d.pid for d in recorded] == pids
     assert zombies_of(jar.pid) == []
-    until(lambda: fds(jar.pid) <= settled[0], 10, "descriptors leak")
+    until(lambda: fds(jar.pid) <= settled[0], why="descriptors leak")
     # by what its ring of events holds, stacks of the dead among them, and no more
     assert own_memory(jar.pid) - settled[1] < RING_BYTES + 1024 * 1024, f"grew from {settled[1]} to {own_memory(jar.pid)}"
     assert own_memory(jar.pid) < 24 * 1024 * 1024
@@ -84,7 +84,7 @@ def killed_while(jar: Jar, moment: float) -> None:
     pids = jar.descendants() if jar.process.poll() is None else []
     jar.process.kill()
     jar.process.wait()
-    until(lambda: not any(alive(pid) for pid in pids), 1.0, "orphans")
+    until(lambda: not any(alive(pid) for pid in pids), why="orphans")
 
 
 def test_a_supervisor_killed_at_any_moment_of_its_start_leaves_a_jar_that_starts(make_jar: MakeJar) -> None:

@@ -15,6 +15,7 @@ import msgspec
 from brainjar import messages, vitals
 from brainjar.engine.remote import Remote
 from brainjar.messages import EngineClient, EngineDrop, EngineDropped, EngineOrder, Loaded, LoadFailed, Placement
+from tests.patience import PATIENCE_S
 
 KEY = "5a" * 32
 STATE_BYTES = 64 << 20
@@ -26,7 +27,7 @@ class EngineProcess:
     ) -> None:
         self.remotes: list[Remote] = []
         self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self.control.settimeout(60)
+        self.control.settimeout(PATIENCE_S)
         self.vitals = vitals.create("test-engine")
         argv = [sys.executable, "-m", "brainjar.engine.serve", str(theirs.fileno()), str(self.vitals), str(os.getpid())]
         env = os.environ | {"GOMP_SPINCOUNT": "1000", "GGML_NO_BACKTRACE": "1"}
@@ -82,7 +83,7 @@ class EngineProcess:
         self.control.close()
         if self.process.poll() is None:
             self.process.kill()
-        _, said = self.process.communicate(timeout=30)
+        _, said = self.process.communicate(timeout=PATIENCE_S)
         os.close(self.vitals)
         return said.decode(errors="replace")
 

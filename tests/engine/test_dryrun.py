@@ -17,6 +17,7 @@ from brainjar.engine import llama
 from brainjar.plan import MIB, Figures
 from brainjar.supervisor import zygotes
 from tests.ggufs import quantized
+from tests.patience import PATIENCE_S
 
 MODEL = models.lookup("smollm2-135m")
 CONTEXTS = (512, 1024, 2048, 4096, 8192)
@@ -47,7 +48,7 @@ print(rlimits.vm_data() - before, loaded, engine.n_ctx)
 
 def python(*arguments: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     argv = [sys.executable, *arguments]
-    return subprocess.run(argv, capture_output=True, text=True, timeout=120, check=False, env=env or planning._environment())
+    return subprocess.run(argv, capture_output=True, text=True, timeout=PATIENCE_S, check=False, env=env or planning._environment())
 
 
 def really(model: Path, n_ctx: int) -> tuple[int, int, int]:
@@ -199,5 +200,5 @@ def test_it_ends_at_once_where_whoever_asked_is_gone() -> None:
     gone = subprocess.Popen(["true"])
     gone.wait()
     argv = [sys.executable, "-m", "brainjar.engine.dryrun", "--for", str(gone.pid), str(MODEL.path), "512"]
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False, env=planning._environment())
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=PATIENCE_S, check=False, env=planning._environment())
     assert (done.returncode, done.stdout) == (1, "")

@@ -21,6 +21,7 @@ from brainjar.engine.vocab import EngineError
 from brainjar.engine.wire import Answer, Cancel, Cut, Done, Fed, Feed, Load, Measure, Refused, Sampler, Save, Size, Truncate, Welcome
 from brainjar.messages import LoadFailed, Placement, Sampling
 from tests.engine.engineprocess import KEY, STATE_BYTES, EngineProcess, room
+from tests.patience import PATIENCE_S
 
 MODEL = models.lookup("smollm2-135m")
 pytestmark = [
@@ -138,7 +139,7 @@ def test_those_that_think_at_once_are_computed_in_one_batch(engine: EngineProces
 
     def live(remote: Remote) -> None:
         for _ in range(20):
-            barrier.wait(60)
+            barrier.wait(PATIENCE_S)
             think(remote, 1)
 
     all_at_once(*(lambda remote=remote: live(remote) for remote in remotes))
@@ -438,7 +439,7 @@ def test_what_cannot_be_loaded_is_said_in_one_line() -> None:
 
 def ask(sock: socket.socket, request: wire.Request, fd: int | None = None) -> Answer:
     socket.send_fds(sock, [wire.encode(request)], [] if fd is None else [fd])
-    sock.settimeout(60)
+    sock.settimeout(PATIENCE_S)
     return wire.decode_answer(sock.recv(4096))
 
 

@@ -17,6 +17,7 @@ from brainjar.engine import llama, trial
 from brainjar.repack import Timing, Trial
 from brainjar.supervisor import zygotes
 from tests.ggufs import quantized, write_tiny
+from tests.patience import PATIENCE_S
 
 MODEL = models.lookup("smollm2-135m")
 
@@ -97,7 +98,7 @@ def test_one_that_takes_too_long_is_ended(tmp_path: Path) -> None:
 def test_it_ends_with_who_asked(tmp_path: Path) -> None:
     model = write_tiny(tmp_path / "a.gguf", "llama")
     argv = [sys.executable, "-m", "brainjar.engine.trial", "--for", "1", str(model), "1"]
-    done = subprocess.run(argv, env=zygotes.environment(), capture_output=True, timeout=60, check=False)
+    done = subprocess.run(argv, env=zygotes.environment(), capture_output=True, timeout=PATIENCE_S, check=False)
     assert done.returncode == 1 and done.stdout == b""
 
 

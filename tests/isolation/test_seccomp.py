@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from brainjar.isolation.seccomp import _MACHINES, _program, supported
+from tests.patience import PATIENCE_S
 
 HEAD = """
 import ctypes, mmap, os, resource, signal, socket, subprocess, sys, threading
@@ -80,7 +81,7 @@ refused(call, {"x86_64": 165, "aarch64": 40}[os.uname().machine], 0, 0, 0, 0, 0)
 @pytest.mark.parametrize("what", [PROCESSES, OTHERS, MEMORY, NETWORK, DOORS], ids=["processes", "others", "memory", "network", "doors"])
 def test_what_a_worker_may_never_do_is_refused_and_what_it_must_do_is_not(what: str) -> None:
     code = HEAD + what + "print('done', flush=True)\nos.close(other.stdin.fileno())\nos._exit(0)\n"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE_S, check=False)
     assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr
 
 

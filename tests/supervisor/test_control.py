@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 from brainjar.bus import CONTROL
 from brainjar.supervisor import control as module
 from brainjar.supervisor.control import REQUEST_BYTES, Connection, Control, Request
+from tests.patience import PATIENCE_S
 
 SUPERVISOR = """
 import os, select, subprocess, sys
@@ -71,7 +72,7 @@ def path(tmp_path: Path) -> str:
 
 def call(path: str) -> socket.socket:
     caller = socket.socket(socket.AF_UNIX)
-    caller.settimeout(10)
+    caller.settimeout(PATIENCE_S)
     caller.connect(path)
     return caller
 

@@ -15,6 +15,7 @@ from brainjar.messages import Envelope
 from brainjar.supervisor import journald, terminal
 from brainjar.supervisor.journald import Journal
 from brainjar.supervisor.terminal import Terminal
+from tests.patience import PATIENCE_S
 
 
 def parsed(raw: bytes) -> dict[str, bytes]:
@@ -70,7 +71,7 @@ def test_events_go_to_the_journal_and_to_the_stream_where_it_takes_none(
     place = tmp_path / "socket"
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     listener.bind(str(place))
-    listener.settimeout(10)
+    listener.settimeout(PATIENCE_S)
     monkeypatch.setattr(journald, "PLACE", place)
     monkeypatch.setattr(journald, "Journal", lambda: Journal(place))
     status = os.fstat(1)

@@ -19,6 +19,7 @@ from brainjar.config import Web as Settings
 from brainjar.supervisor import reaper, web
 from brainjar.supervisor.poller import Poller
 from brainjar.supervisor.web import PAUSE_MOST_S, PAUSE_S, SILENT_S, SOUND_S, START_S, Web
+from tests.patience import PATIENCE_S
 from tests.system.harness import alive
 
 BEATS = "import os, signal, time; os.write(3, b'+'); signal.pause()"
@@ -46,7 +47,7 @@ class Held:
         self.web = Web(Settings(enabled=enabled), state_dir, self.poller, lambda: self.now, self.said.append, self.confined.append)
 
     def until(self, what: Callable[[], object]) -> None:
-        end = time.monotonic() + 60
+        end = time.monotonic() + PATIENCE_S
         while not what():
             assert time.monotonic() < end
             select.select([self.poller.fileno()], [], [], 0.1)

@@ -22,6 +22,7 @@ from selenium.common.exceptions import (
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 
+from tests.patience import PATIENCE_S
 from tests.system.harness import until
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
@@ -129,7 +130,7 @@ def axe(folder: Path) -> str:
     if not kept.exists():
         if shutil.which("npm") is None:
             pytest.skip("no npm here, which axe-core comes by")
-        done = subprocess.run(["npm", "pack", "--silent", AXE], cwd=folder, capture_output=True, text=True, timeout=120, check=False)
+        done = subprocess.run(["npm", "pack", "--silent", AXE], cwd=folder, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
         if done.returncode:
             pytest.skip(f"axe-core cannot be fetched: {done.stderr.strip()[-200:]}")
         with tarfile.open(folder / done.stdout.strip().splitlines()[-1]) as packed:

@@ -19,9 +19,7 @@ from typing import Any
 from brainjar.bus import Subscriber
 from brainjar.isolation import cgroups
 from brainjar.messages import Envelope, decode_envelope
-
-PATIENCE_S = float(os.environ.get("BRAINJAR_TEST_PATIENCE", "90"))
-"""Longest that anything here is waited for; nothing that works comes near it."""
+from tests.patience import PATIENCE_S
 
 
 def alive(pid: int) -> bool:
@@ -158,7 +156,7 @@ class Limited:
 
     def remove(self) -> None:
         for path in (self.jars, self.others, self.path):
-            until(lambda path=path: gone(path), 10)  # type: ignore[misc]
+            until(lambda path=path: gone(path))  # type: ignore[misc]
 
 
 class Jar:
@@ -298,11 +296,11 @@ class Jar:
             self.process.kill()
             self.process.wait()
             for pid in left:
-                until(lambda pid=pid: not alive(pid), 10)  # type: ignore[misc]
+                until(lambda pid=pid: not alive(pid))  # type: ignore[misc]
         # a jar that was killed leaves its empty groups to its next start
         for group in jar_groups(self.state_dir) + ([self.group] if self.group is not None and self.group.is_dir() else []):
             for path in [*sorted((path for path in group.rglob("*") if path.is_dir()), reverse=True), group]:
-                until(lambda path=path: gone(path), 10)  # type: ignore[misc]
+                until(lambda path=path: gone(path))  # type: ignore[misc]
 
 
 def brainjar(*args: str, env: dict[str, str] | None = None, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:

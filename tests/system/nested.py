@@ -16,7 +16,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
-from tests.system.harness import PATIENCE_S, until
+from tests.patience import PATIENCE_S
+from tests.system.harness import until
 
 CGROUPS: Final = Path("/sys/fs/cgroup")
 SYSTEMD: Final = Path("/lib/systemd/systemd")
@@ -89,7 +90,7 @@ def refused() -> str:
     """Why its namespaces and mounts are not to be had, though all that they need is there; "" where they are. Nothing of it is left."""
     overlay = "mkdir -p /run/u /run/w && mount -t overlay -o lowerdir=/etc,upperdir=/run/u,workdir=/run/w overlay /etc"
     script = f"mount --make-rprivate / && mount -t proc proc /proc && mount -t tmpfs tmpfs /run && {overlay}"
-    tried = subprocess.run([*UNSHARE, "bash", "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    tried = subprocess.run([*UNSHARE, "bash", "-c", script], capture_output=True, text=True, timeout=PATIENCE_S, check=False)
     return f"no namespaces and mounts for a systemd of its own here: {tried.stderr.strip()[-200:]}" if tried.returncode else ""
 
 

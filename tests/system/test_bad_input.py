@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from brainjar import models
+from tests.patience import PATIENCE_S
 from tests.system.conftest import ALONE, THREE, MakeJar
-from tests.system.harness import PATIENCE_S, brainjar
+from tests.system.harness import brainjar
 
 
 def supervise(root: Path, text: str | bytes | None, *args: str) -> subprocess.CompletedProcess[str]:

@@ -15,9 +15,10 @@ from brainjar import paths
 from brainjar.cli import doctor
 from brainjar.engine import build
 from brainjar.isolation.findings import Finding
+from tests.patience import PATIENCE_S
 from tests.system import unprivileged
 from tests.system.conftest import ALONE, THREE, MakeJar
-from tests.system.harness import PATIENCE_S, Jar, brainjar
+from tests.system.harness import Jar, brainjar
 
 GROUPS = {"host", "caps", "cgroups", "senses", "walls", "limits", "llama.cpp"}
 

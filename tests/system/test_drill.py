@@ -15,8 +15,9 @@ from typing import Any
 
 import pytest
 
+from tests.patience import PATIENCE_S
 from tests.system.conftest import SMALL
-from tests.system.harness import PATIENCE_S, alive, brainjar, until
+from tests.system.harness import alive, brainjar, until
 
 TWO = SMALL + '[[persona]]\nname = "subject"\nmemory = "128MiB"\n[[persona]]\nname = "observer"\nmemory = "128MiB"\nsees = ["subject"]\n'
 
@@ -125,4 +126,4 @@ def test_one_that_is_interrupted_takes_its_jar_with_it(config: Path, tmp_path: P
     _, said = running.communicate(timeout=PATIENCE_S)
     assert "Traceback" not in said, said
     assert running.returncode == {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGKILL: -9}[number]  # type: ignore[index]
-    until(lambda: not alive(jar), 10)
+    until(lambda: not alive(jar))

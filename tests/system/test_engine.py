@@ -262,7 +262,7 @@ def test_killing_the_supervisor_leaves_no_engine_behind(make_jar: MakeJar) -> No
     pids = jar.descendants()
     assert engine_pid(jar) in pids
     jar.stop(signal.SIGKILL)
-    until(lambda: not any(alive(pid) for pid in pids), 10)
+    until(lambda: not any(alive(pid) for pid in pids))
 
 
 def test_layers_on_a_gpu_that_is_not_there_are_refused_at_start_with_how_to_get_one(make_jar: MakeJar) -> None:

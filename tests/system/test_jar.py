@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from brainjar import ledger, minds
+from tests.patience import PATIENCE_S
 from tests.system.conftest import ALONE, THREE, MakeJar
 from tests.system.harness import Jar, alive, until, zombies_of
 
@@ -74,7 +75,7 @@ def test_a_killed_supervisor_leaves_nothing_alive_and_the_next_start_works_at_on
     assert jar.process is not None
     jar.process.kill()
     jar.process.wait()
-    until(lambda: not any(alive(pid) for pid in pids), 1.0, "orphans outlive their supervisor by more than a second")
+    until(lambda: not any(alive(pid) for pid in pids), why="orphans outlive their supervisor")
     jar.start()
     status = jar.until_ready()
     for persona in status["personas"]:
@@ -94,7 +95,7 @@ def test_a_killed_supervisor_leaves_nothing_alive_and_the_next_start_works_at_on
 def test_a_second_supervisor_is_refused_and_told_the_pid_of_the_first(make_jar: MakeJar) -> None:
     jar = make_jar(ALONE).start()
     second = make_jar(ALONE)
-    done = subprocess.run(second.argv, capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(second.argv, capture_output=True, text=True, check=False, timeout=PATIENCE_S)
     assert done.returncode == 1
     assert f"pid {jar.pid}" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
@@ -127,7 +128,7 @@ def test_kill_stop_and_restart_wait_for_their_effect_and_say_it(make_jar: MakeJa
     whole = jar.brainjar("stop")
     assert whole.returncode == 0, whole.stderr
     assert jar.process is not None
-    assert jar.process.wait(30) == 0
+    assert jar.process.wait(PATIENCE_S) == 0
     assert jar.brainjar("status").returncode == 3
 
 
@@ -256,7 +257,7 @@ def test_a_process_of_the_jar_is_not_served_on_the_control_socket(make_jar: Make
         "while c.accept() is None and p.poll() is None: time.sleep(0.01)\n"
         "print(len(c.connections), p.communicate()[0])\n"
     )
-    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True, timeout=PATIENCE_S)
     assert done.stdout.startswith("0 ")
     assert "is not served" in done.stdout
 
@@ -285,7 +286,7 @@ def test_a_caller_that_has_said_all_and_shut_its_end_still_gets_its_answer(make_
     jar = make_jar(ALONE).start()
     jar.until_ready()
     with socket.socket(socket.AF_UNIX) as asking:
-        asking.settimeout(60)
+        asking.settimeout(PATIENCE_S)
         asking.connect(str(jar.runtime_dir / "control"))
         asking.sendall(b'{"cmd":"restart","name":"subject"}\n')
         asking.shutdown(socket.SHUT_WR)
@@ -339,7 +340,7 @@ def both(jar: Jar, *requests: dict[str, str]) -> list[dict[str, Any]]:
     callers = []
     for _ in requests:
         caller = socket.socket(socket.AF_UNIX)
-        caller.settimeout(60)
+        caller.settimeout(PATIENCE_S)
         caller.connect(str(jar.runtime_dir / "control"))
         callers.append(caller)
     for caller, request in zip(callers, requests, strict=True):
@@ -377,7 +378,7 @@ def test_nothing_is_started_in_a_jar_that_stops(make_jar: MakeJar) -> None:
     _, restarted = both(jar, {"cmd": "stop"}, {"cmd": "restart", "name": "subject"})
     assert restarted["exit"] == 1
     assert jar.process is not None
-    assert jar.process.wait(60) == 0
+    assert jar.process.wait(PATIENCE_S) == 0
 
 
 def test_started_with_its_standard_descriptors_closed_it_writes_into_no_file_of_its_own(make_jar: MakeJar) -> None:

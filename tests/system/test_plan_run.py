@@ -15,6 +15,7 @@ import pytest
 from brainjar.cli import planning
 from brainjar.isolation import hostmemory
 from tests.ggufs import ARRAY, F32, I32, STRING, TYPE_F32, TYPE_Q4_1, U32, Key, Tensor
+from tests.patience import PATIENCE_S
 from tests.system.conftest import ALONE, THREE, MakeJar
 from tests.system.harness import alive, brainjar
 from tests.test_gguf import build
@@ -249,5 +250,5 @@ print(sorted({"llama_cpp", "numpy", "rich"} & {name.partition(".")[0] for name i
 """
     config = tmp_path / "matrix.toml"
     config.write_text(ALONE)
-    done = subprocess.run([sys.executable, "-c", code, str(config)], capture_output=True, text=True, timeout=90, check=False)
+    done = subprocess.run([sys.executable, "-c", code, str(config)], capture_output=True, text=True, timeout=PATIENCE_S, check=False)
     assert (done.stdout, done.stderr) == ("[]\n", "")

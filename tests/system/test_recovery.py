@@ -163,7 +163,7 @@ def no_more_processes() -> Iterator[Any]:
     yield put
     for pid in map(int, (group / "cgroup.procs").read_text().split()):
         free(pid)
-    until(lambda: gone(group), 10)
+    until(lambda: gone(group))
 
 
 def test_where_no_process_can_be_made_the_model_stays_and_the_birth_says_why(light: Any, no_more_processes: Any) -> None:
@@ -325,7 +325,7 @@ def test_killed_between_death_and_next_life_nothing_is_counted_twice(light: Any)
         os.kill(jar.pid, signal.SIGKILL)
         assert jar.process is not None
         jar.process.wait()
-        until(lambda pids=pids: not any(alive(pid) for pid in pids), 1.0)  # type: ignore[misc]
+        until(lambda pids=pids: not any(alive(pid) for pid in pids))  # type: ignore[misc]
     jar.start()
     for persona in jar.until_ready()["personas"]:
         own = ledger.read_deaths(jar.state_dir / "ledger.db", persona["name"])

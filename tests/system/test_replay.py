@@ -56,7 +56,7 @@ def apply(jar: Jar, name: str, simulated: Persona, op: str) -> None:
 
 def settles(jar: Jar, name: str, wanted: tuple[str, int, int], after: str) -> None:
     try:
-        until(lambda: observed(jar, name) == wanted, 20)
+        until(lambda: observed(jar, name) == wanted)
     except AssertionError:
         raise AssertionError(f"{name} after {after}: wanted {wanted}, is {observed(jar, name)}") from None
 

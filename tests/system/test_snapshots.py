@@ -68,7 +68,7 @@ def killed(jar: Jar) -> None:
     left = jar.descendants()
     jar.process.kill()
     jar.process.wait()
-    until(lambda: not any(Path(f"/proc/{pid}/cwd").exists() for pid in left), 5)
+    until(lambda: not any(Path(f"/proc/{pid}/cwd").exists() for pid in left))
 
 
 def test_after_a_stop_and_a_start_it_thinks_on_without_reading_again(make_jar: MakeJar) -> None:

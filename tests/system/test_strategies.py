@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from brainjar import ledger
+from tests.patience import PATIENCE_S
 from tests.system.conftest import MakeJar
 from tests.system.harness import Jar, Listener, alive, until
 
@@ -259,6 +260,6 @@ def test_a_jar_that_gives_up_ends_with_status_1_and_stops_the_others_in_order(li
     with jar.listening() as listener:
         deaths_in_a_row(jar, listener, "a", 2)
     assert jar.process is not None
-    assert jar.process.wait(30) == 1
+    assert jar.process.wait(PATIENCE_S) == 1
     assert "the jar ends: a has failed" in jar.said()
     assert not any(alive(pid) for pid in jar._seen)

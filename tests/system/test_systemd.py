@@ -15,16 +15,17 @@ from typing import Any
 import pytest
 
 from brainjar import paths, unitfile
+from tests.patience import EMULATED
 from tests.system import nested
 from tests.system.conftest import ALONE, THREE
-from tests.system.harness import PATIENCE_S, alive, until
+from tests.system.harness import alive, until
 from tests.system.nested import Machine, Manager, Nested
 
 pytestmark = pytest.mark.skipif(bool(nested.why_not()), reason=nested.why_not() or "-")
 CONFIG = "/etc/brainjar/brainjar.toml"
-WATCHDOG_S = PATIENCE_S / 30
+WATCHDOG_S = 20 if EMULATED else 3
 """Short, and long enough for a machine that is emulated."""
-QUOTA = 0.3 if PATIENCE_S < 200 else 0.8
+QUOTA = 0.8 if EMULATED else 0.3
 """Of a core. It computes all the time, so that a whole one is what it would take; on one that is emulated it starts slowly enough."""
 TOP = Path(__file__).parents[2]
 PROGRAM = Path(sys.executable).parent / "brainjar"

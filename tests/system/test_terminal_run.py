@@ -19,8 +19,9 @@ from typing import Any
 
 import pytest
 
+from tests.patience import PATIENCE_S
 from tests.system.conftest import THREE
-from tests.system.harness import PATIENCE_S, Jar, alive, until
+from tests.system.harness import Jar, alive, until
 
 ROWS, COLUMNS = 24, 80
 
@@ -54,11 +55,19 @@ class Terminal:
         self.jar.process = self.process
         self.slave = slave
         self.drawn = b""
+        self.first_at = self.newest_at = 0.0
+        """When it was first, and last, drawn on."""
 
     def read_until(self, *wanted: bytes) -> None:
-        end = time.monotonic() + PATIENCE_S
-        while not all(w in self.drawn for w in wanted):
-            assert time.monotonic() < end, self.drawn[-2000:]
+        began = time.monotonic()
+        while missing := [w for w in wanted if w not in self.drawn]:
+            if (now := time.monotonic()) > began + PATIENCE_S:
+                drawn = (
+                    f"{len(self.drawn)} bytes, from {now - self.first_at:.1f} to {now - self.newest_at:.1f} s ago"
+                    if self.drawn
+                    else "nothing"
+                )
+                raise AssertionError(f"no {missing} within {PATIENCE_S:g} s; drawn: {drawn}: {self.drawn[-6000:]!r}")
             self.read(0.5)
 
     def read_while(self, waited: Callable[[], bool]) -> None:
@@ -73,7 +82,9 @@ class Terminal:
             try:
                 self.drawn += os.read(self.master, 65536)
             except OSError:
-                pass
+                return
+            self.newest_at = time.monotonic()
+            self.first_at = self.first_at or self.newest_at
 
     def modes(self) -> list[Any]:
         return termios.tcgetattr(self.slave)[:4]

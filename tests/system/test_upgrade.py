@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from brainjar import ledger, minds, paths
+from tests.patience import PATIENCE_S
 from tests.system.conftest import SMALL, MakeJar
 from tests.system.harness import Jar, alive, own_memory, until, zombies_of
 
@@ -297,7 +298,7 @@ def test_deaths_and_orders_that_meet_an_upgrade_are_not_lost(jar: Jar) -> None:
     )
     os.kill(pid, signal.SIGKILL)
     assert upgrade(jar)[0] == 0
-    said, _ = caller.communicate(timeout=60)
+    said, _ = caller.communicate(timeout=PATIENCE_S)
     assert caller.returncode == 0, said
     assert "god is ready" in said
     until(lambda: jar.persona("subject")["deaths"] == 1)
@@ -313,7 +314,7 @@ def test_a_supervisor_that_was_upgraded_and_is_killed_leaves_nothing(jar: Jar) -
     assert jar.process is not None
     jar.process.kill()
     jar.process.wait()
-    until(lambda: not any(alive(pid) for pid in left), 1.0)
+    until(lambda: not any(alive(pid) for pid in left))
     jar.start()
     status = jar.until_ready()
     assert [p["deaths"] for p in status["personas"]] == [1, 1, 1]
@@ -326,4 +327,4 @@ def test_it_is_stopped_by_the_signal_that_comes_while_it_upgrades(jar: Jar) -> N
     assert jar.process is not None
     until(lambda: "stub.py" in maps(jar.pid))
     assert jar.stop() == 0
-    caller.communicate(timeout=30)
+    caller.communicate(timeout=PATIENCE_S)

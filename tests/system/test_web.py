@@ -15,6 +15,7 @@ from pathlib import Path
 import httpx
 
 from brainjar.web import access
+from tests.patience import PATIENCE_S
 from tests.system.conftest import ALONE, MakeJar
 from tests.system.harness import Jar, alive, until
 
@@ -39,7 +40,7 @@ def serving(jar: Jar, other_than: int = 0) -> int:
 
 def client_of(jar: Jar, port: int) -> httpx.Client:
     headers = {"authorization": f"Bearer {access.token(jar.state_dir)}"}
-    return httpx.Client(base_url=f"http://127.0.0.1:{port}", headers=headers, timeout=60)
+    return httpx.Client(base_url=f"http://127.0.0.1:{port}", headers=headers, timeout=PATIENCE_S)
 
 
 def test_it_lives_dies_and_goes_with_the_jar(make_jar: MakeJar) -> None:
@@ -113,7 +114,7 @@ def test_hanging_and_flooded_it_costs_the_jar_nothing(make_jar: MakeJar) -> None
     over = threading.Event()
 
     def flood() -> None:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE_S) as client:
             while not over.is_set():
                 try:
                     codes[client.post("/api/v1/session", json={"token": "guess"}).status_code] += 1
@@ -148,7 +149,7 @@ def test_by_hand_and_what_is_said_where_it_cannot_be(make_jar: MakeJar, tmp_path
     base = [*jar.cli, "web", "--state-dir", str(jar.state_dir)]
 
     def said(*arguments: str, stdin: str = "") -> tuple[int, str, str]:
-        done = subprocess.run([*base, *arguments], input=stdin, capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run([*base, *arguments], input=stdin, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
         return done.returncode, done.stdout, done.stderr
 
     code, token, _ = said("token")
@@ -171,7 +172,7 @@ def test_by_hand_and_what_is_said_where_it_cannot_be(make_jar: MakeJar, tmp_path
             with httpx.Client(transport=httpx.HTTPTransport(uds=str(path)), base_url="http://localhost") as client:
                 until(lambda: _answers(client), why="it serves")
             own.send_signal(signal.SIGINT)
-            assert own.wait(60) == 0 and not path.exists()
+            assert own.wait(PATIENCE_S) == 0 and not path.exists()
         finally:
             own.kill()
     with subprocess.Popen([*base, "--port", str(port)], stderr=subprocess.PIPE, text=True) as own:
@@ -186,7 +187,7 @@ def test_by_hand_and_what_is_said_where_it_cannot_be(make_jar: MakeJar, tmp_path
                 assert client.get("/healthz").status_code == 200
                 assert isinstance(json.loads(client.get("/api/v1/thoughts").content), list), "what it has thought is still there"
             own.terminate()
-            assert own.wait(60) == 0
+            assert own.wait(PATIENCE_S) == 0
         finally:
             own.kill()
 

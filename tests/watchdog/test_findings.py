@@ -15,6 +15,7 @@ import pytest
 from brainjar.isolation.findings import NA, Finding, State
 from brainjar.watchdog import findings
 from tests import nvml
+from tests.patience import PATIENCE_S
 from tests.watchdog.test_gpu import ONE, WHOLE, binding, put
 
 NO_PSUTIL = SimpleNamespace(sensors_temperatures=dict)
@@ -154,7 +155,7 @@ def test_a_driver_through_the_real_binding(tmp_path: Path, answers: str, row: st
     (tmp_path / "answers").write_text(answers)
     program = "from brainjar.watchdog.findings import nvidia; (row,) = nvidia(patience_s=2); print(row.name, row.state)"
     env = os.environ | nvml.environment(library, tmp_path / "answers")
-    done = subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, text=True, check=True, timeout=PATIENCE_S)
     assert done.stdout.strip() == row
 
 

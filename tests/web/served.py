@@ -13,6 +13,7 @@ from brainjar.config import Web
 from brainjar.web import access
 from brainjar.web.app import Dashboard, Settings
 from brainjar.web.server import make
+from tests.patience import PATIENCE_S
 
 
 class Served:
@@ -22,7 +23,7 @@ class Served:
         self.port: int = 0 if web.get("socket") else self._listener.getsockname()[1]
         self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [self._listener]})
         self._thread.start()
-        end = time.monotonic() + 60
+        end = time.monotonic() + PATIENCE_S
         while not self._server.started:
             assert time.monotonic() < end and self._thread.is_alive()
             time.sleep(0.01)

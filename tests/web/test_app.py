@@ -19,6 +19,7 @@ from brainjar.web import access
 from brainjar.web.app import Dashboard, Settings
 from brainjar.web.door import BODY_BYTES
 from tests.fakejar import FakeJar
+from tests.patience import PATIENCE_S
 
 BASE = "http://127.0.0.1:8095"
 Open = Callable[..., TestClient]
@@ -188,7 +189,7 @@ def test_many_who_look_at_once_ask_the_jar_once(opened: Open, jar: FakeJar) -> N
 def test_the_ring_is_told_again_to_who_comes_back(opened: Open, jar: FakeJar) -> None:
     client = opened()
     dashboard: Dashboard = client.dashboard  # type: ignore[attr-defined]
-    end = time.monotonic() + 20
+    end = time.monotonic() + PATIENCE_S
     while len(dashboard.stream.ring) < 3:
         assert time.monotonic() < end
         time.sleep(0.02)

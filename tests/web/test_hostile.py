@@ -26,9 +26,8 @@ from brainjar.errors import BrainjarError, UsageError
 from brainjar.web import access, door, live, server, stream
 from brainjar.web.door import BODY_BYTES
 from tests.fakejar import FakeJar
+from tests.patience import PATIENCE_S
 from tests.web.served import Served, served
-
-PATIENCE_S = 60.0
 
 
 def until(what: Callable[[], Any], why: str) -> Any:

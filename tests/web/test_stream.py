@@ -14,6 +14,7 @@ from brainjar.client import find
 from brainjar.web import stream
 from brainjar.web.stream import Ear, Full, Id, Listener, Ring, Said, Stream
 from tests.fakejar import FakeJar
+from tests.patience import PATIENCE_S
 
 
 def said(seq: int, epoch: int = 1, size: int = 10) -> Said:
@@ -96,7 +97,7 @@ def test_the_ear_hears_the_bus_over_the_end_of_its_jar(tmp_path: Path, monkeypat
         ear.start()
 
         async def until(words: bytes) -> None:
-            end = time.monotonic() + 20
+            end = time.monotonic() + PATIENCE_S
             while not any(words in one.body for one in heard):
                 assert time.monotonic() < end, (ear.why, heard[-3:])
                 await asyncio.sleep(0.02)
@@ -106,7 +107,7 @@ def test_the_ear_hears_the_bus_over_the_end_of_its_jar(tmp_path: Path, monkeypat
             assert "no jar runs" in ear.why
             for epoch in (1, 2):
                 with FakeJar(tmp_path, epoch=epoch) as jar:
-                    end = time.monotonic() + 20
+                    end = time.monotonic() + PATIENCE_S
                     while not any(one.id.epoch == epoch for one in heard):
                         assert time.monotonic() < end, ear.why
                         await asyncio.sleep(0.02)

@@ -1,0 +1,8 @@
+"""How long a test waits for what must come. Nothing that works comes near it, on a busy machine or a slow disk either."""
+
+import os
+from typing import Final
+
+PATIENCE_S: Final = float(os.environ.get("BRAINJAR_TEST_PATIENCE", "240"))
+EMULATED: Final = PATIENCE_S > 300
+"""It is a machine so slow that whoever runs the tests there has said so (`tests/vm/suite`)."""
