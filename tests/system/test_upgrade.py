@@ -111,8 +111,8 @@ def test_upgrades_in_a_row_lose_no_thought_and_change_no_pid(jar: Jar) -> None:
             settled = len(os.listdir(f"/proc/{jar.pid}/fd")), own_memory(jar.pid)
     assert settled is not None
     assert pids(jar) == before
-    # the last handover, and the files of the copy that is kept aside, are read a moment longer
-    until(lambda: len(os.listdir(f"/proc/{jar.pid}/fd")) <= settled[0], why=lambda: descriptors(jar.pid))
+    # some come and go: the senses' pipes, the newest handover, the files of the copy that is kept aside; a leak is one of each upgrade
+    until(lambda: len(os.listdir(f"/proc/{jar.pid}/fd")) < settled[0] + times // 4, why=lambda: (settled[0], descriptors(jar.pid)))
     assert own_memory(jar.pid) - settled[1] < 4 << 20
     assert zombies_of(jar.pid) == []
     status = {p["name"]: p for p in jar.status()["personas"]}
