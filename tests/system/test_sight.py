@@ -82,6 +82,7 @@ def test_what_is_on_its_way_is_not_lost_in_an_upgrade(make_jar: MakeJar) -> None
         said = [event.content for event in thoughts(listener, "subject", 3)]
     assert jar.ask("upgrade")[0]["exit"] == 0
     os.kill(pid, signal.SIGCONT)
+    jar.ask("resume", name="observer")  # it writes down what it hears with its next turn
     until(lambda: said[-1] in [line.content for line in mind(jar, "observer", "heard")])
     heard = [line.content for line in mind(jar, "observer", "heard")]
     assert [text for text in heard if text in said] == said
