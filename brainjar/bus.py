@@ -195,12 +195,12 @@ class Channel:
                 return
 
     @property
-    def found(self) -> bool:
-        """What `listened_to` last said."""
+    def listened_to(self) -> bool:
+        """Whether the worker has subscribed to its feed, as far as `take_subscription` has read."""
         return self._listened_to
 
-    def listened_to(self) -> bool:
-        """Whether the worker has subscribed to its feed: what is sent before this has said so is lost."""
+    def take_subscription(self) -> bool:
+        """Whether it has, read anew: for who waits for it alone. The feed's descriptor, which tells of it, is silent from then on."""
         if not self._listened_to:
             try:
                 self._listened_to = self.feed.recv(zmq.NOBLOCK)[:1] == b"\x01"

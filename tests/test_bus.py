@@ -46,7 +46,7 @@ def ends(context: zmq.Context[zmq.Socket[bytes]], tmp_path: Path) -> Iterator[tu
     channel = Channel(context, tmp_path)
     worker = WorkerEnd(str(channel.voice_path), str(channel.feed_path))
     assert wait(channel.feed), "the worker never subscribed"
-    assert channel.listened_to()
+    assert channel.take_subscription()
     yield channel, worker
     worker.close()
     channel.close()
@@ -121,10 +121,10 @@ def test_the_worker_s_garbage_on_its_feed_does_not_pass_for_a_subscription(conte
     rogue.connect(bus.address(channel.feed_path))
     rogue.send(b"no subscription")
     assert wait(channel.feed)
-    assert not channel.listened_to()
+    assert not channel.take_subscription()
     rogue.send(b"\x01")
     assert wait(channel.feed)
-    assert channel.listened_to()
+    assert channel.take_subscription()
     rogue.close(linger=0)
     channel.close()
 

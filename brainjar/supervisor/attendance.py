@@ -74,7 +74,7 @@ class Attendance:
                     self.keeper.happen(worker, Event.HELLO)
             case Source.END if worker.phase is not Phase.DYING:
                 again = self._ended(worker)
-            case Source.FEED if process.channel.found or process.channel.listened_to():
+            case Source.FEED if process.channel.take_subscription():
                 process.unwatch(source)
                 for message in process.pending:
                     worker.tell(message)

@@ -57,8 +57,8 @@ class Leases:
         anew = request != process.request
         process.request = request
         process.gave_back = process.gave_back or anew
-        if not process.channel.listened_to():
-            return  # its feed is not connected yet: a lease would be lost, and the loop asks again when it is
+        if not process.channel.listened_to:
+            return  # its feed is not connected yet: a lease would be lost, and who waits for that asks again
         if worker.name in self.gate.holders and not anew:
             self._let_in(worker)  # what it was told before was lost
             if not process.gave_back:

@@ -90,7 +90,7 @@ class Standbys:
                     return reaper.AGAIN_S
                 self._lost(worker, now)
             case Source.FEED:
-                if process.channel.listened_to():
+                if process.channel.take_subscription():
                     process.unwatch(Source.FEED)
         return None
 

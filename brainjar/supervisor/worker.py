@@ -169,7 +169,7 @@ class Worker:
             self.process.channel.tell(encode(message))
 
     def tell_when_it_listens(self, message: Feed) -> None:
-        if self.process is not None and self.process.channel.found:
+        if self.process is not None and self.process.channel.listened_to:
             self.tell(message)
         elif self.process is not None:
             self.process.pending.append(message)

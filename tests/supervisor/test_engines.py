@@ -203,9 +203,7 @@ def asked(threads: dict[str, int], concurrent: int, config: Config) -> tuple[str
             estimate = None
 
         class channel:
-            @staticmethod
-            def listened_to() -> bool:
-                return True
+            listened_to = True
 
     shares = config.inference.shares[:1] * concurrent if not threads else config.inference.shares
     leases = Leases(shares, {}, lambda _: None, lambda: 0.0)

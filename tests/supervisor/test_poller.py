@@ -144,7 +144,7 @@ def test_no_message_of_a_voice_is_missed_however_it_is_portioned(poller: Poller,
                 call()
         if n % 2:
             channel.tell(b"x")
-            channel.listened_to()
+            channel.take_subscription()
     assert [int(body) for body in heard] == list(range(200))
     poller.forget(channel.voice.fileno())
     worker.close()
