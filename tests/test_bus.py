@@ -18,6 +18,9 @@ from brainjar.bus import Channel, Doorkeeper, Events, Subscriber, WorkerEnd, _pe
 from brainjar.errors import UsageError
 from tests.patience import PATIENCE_S
 
+HELD_UP_S = 10.0
+"""What never waits is done with thousands by then."""
+
 
 @pytest.fixture
 def context() -> Iterator[zmq.Context[zmq.Socket[bytes]]]:
@@ -99,7 +102,7 @@ def test_a_worker_that_nobody_listens_to_is_never_held_up(ends: tuple[Channel, W
     channel, worker = ends
     began = time.monotonic()
     taken = sum(worker.say(b"x" * 1000) for _ in range(20_000))
-    assert time.monotonic() - began < PATIENCE_S
+    assert time.monotonic() - began < HELD_UP_S
     assert taken < 20_000, "the queue has no bound"
     heard = 0
     while wait(channel.voice, 0.2):
@@ -112,7 +115,7 @@ def test_telling_a_worker_that_does_not_listen_never_waits(ends: tuple[Channel, 
     began = time.monotonic()
     for _ in range(20_000):
         channel.tell(b"x" * 1000)
-    assert time.monotonic() - began < PATIENCE_S
+    assert time.monotonic() - began < HELD_UP_S
 
 
 def test_the_worker_s_garbage_on_its_feed_does_not_pass_for_a_subscription(context: zmq.Context[zmq.Socket[bytes]], tmp_path: Path) -> None:
@@ -324,7 +327,7 @@ def test_publishing_never_waits_for_who_does_not_read(context: zmq.Context[zmq.S
     began = time.monotonic()
     for n in range(3 * bus.EVENTS_QUEUE):
         events.publish("TOKEN.subject", b"%d" % n)
-    assert time.monotonic() - began < PATIENCE_S
+    assert time.monotonic() - began < HELD_UP_S
     sleeper.close()
     events.close()
 

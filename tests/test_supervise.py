@@ -64,7 +64,7 @@ def test_a_fetch_that_fails_has_said_why_and_ends_the_start(tmp_path: Path, monk
 @pytest.mark.system
 @pytest.mark.parametrize("by", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_a_fetch_goes_with_who_waits_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by: signal.Signals) -> None:
-    python_that(tmp_path, monkeypatch, f"echo $$ >{tmp_path}/writing; mv {tmp_path}/writing {tmp_path}/pid; exec sleep 60")
+    python_that(tmp_path, monkeypatch, f"echo $$ >{tmp_path}/writing; mv {tmp_path}/writing {tmp_path}/pid; exec sleep 3600")
     script = "import sys\nfrom brainjar.cli import supervise\nfrom brainjar.supervisor.notify import Notify\n"
     script += f"sys.executable = {sys.executable!r}\nsupervise._fetch('smollm2-135m', Notify({{}}, lambda: 0.0))"
     monkeypatch.undo()

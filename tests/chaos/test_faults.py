@@ -28,7 +28,7 @@ from brainjar.bus import Subscriber
 from brainjar.messages import Death
 from brainjar.supervisor.births import SPARE_DESCRIPTORS
 from brainjar.supervisor.bulletin import RING_BYTES
-from tests.patience import PATIENCE_S
+from tests.patience import GONE_S, PATIENCE_S
 from tests.system.conftest import MakeJar
 from tests.system.harness import Jar, alive, jar_groups, own_memory, until, zombies_of
 
@@ -277,6 +277,7 @@ class Chaos:
         soft, hard = resource.prlimit(self.jar.pid, resource.RLIMIT_NOFILE)
         used = max(map(int, os.listdir(f"/proc/{self.jar.pid}/fd")))
         resource.prlimit(self.jar.pid, resource.RLIMIT_NOFILE, (used + SPARE_DESCRIPTORS - 8, hard))
+        victims = [(name, pid, birth) for name, pid, birth in victims if (name, birth) not in ear.dead]  # of something else meanwhile
         try:
             for victim in victims:
                 self._send(victim, self.rng.choice(list(CAUSES)))
@@ -385,7 +386,7 @@ def test_thousands_of_faults_lose_no_death_and_leave_nothing(make_jar: MakeJar, 
                 jar.process.kill()
                 jar.process.wait()
                 supervisors_killed += 1
-                until(lambda left=left: not any(alive(pid) for pid in left), why="who was left by a killed supervisor")  # type: ignore[misc]
+                until(lambda left=left: not any(alive(pid) for pid in left), 2 * GONE_S, "who was left by a killed supervisor")  # type: ignore[misc]
         assert observer.looks > 10
         assert observer.held > 10, "who lives holds the lock of its persona, by the kernel's word"
         assert observer.found == []
@@ -419,7 +420,7 @@ def test_thousands_of_faults_lose_no_death_and_leave_nothing(make_jar: MakeJar, 
     struck = sum(1 for key in chaos.sent if key in by_birth)
     assert struck >= 0.8 * len(chaos.sent)
     assert jar.stop() == 0
-    until(lambda: not any(alive(pid) for pid in seen), why="orphans")
+    until(lambda: not any(alive(pid) for pid in seen), 2 * GONE_S, "orphans")
     assert jar_groups(jar.state_dir) == []
     with capsys.disabled():
         causes = ", ".join(f"{cause} {count}" for cause, count in Counter(d.cause for d in recorded).most_common())

@@ -12,6 +12,7 @@ import pytest
 
 from brainjar import ledger
 from brainjar.supervisor.bulletin import RING_BYTES
+from tests.patience import GONE_S
 from tests.system.conftest import ALONE, THREE, MakeJar
 from tests.system.harness import Jar, alive, own_memory, until, zombies_of
 
@@ -52,8 +53,7 @@ def test_200_kills_in_a_row_leave_no_zombie_no_descriptor_and_no_growth(make_jar
     assert [d.life for d in recorded] == list(range(1, KILLS + 1)), "each death recorded once, in order"
     assert [d.pid for d in recorded] == pids
     assert zombies_of(jar.pid) == []
-    # some come and go; a leak is one of each life
-    until(lambda: fds(jar.pid) < settled[0] + KILLS // 4, why=lambda: f"descriptors leak: {settled[0]} at first, now {fds(jar.pid)}")
+    until(lambda: fds(jar.pid) <= settled[0], why=lambda: f"descriptors leak: {settled[0]} at first, now {fds(jar.pid)}")
     # by what its ring of events holds, stacks of the dead among them, and no more
     assert own_memory(jar.pid) - settled[1] < RING_BYTES + 1024 * 1024, f"grew from {settled[1]} to {own_memory(jar.pid)}"
     assert own_memory(jar.pid) < 24 * 1024 * 1024
@@ -85,7 +85,7 @@ def killed_while(jar: Jar, moment: float) -> None:
     pids = jar.descendants() if jar.process.poll() is None else []
     jar.process.kill()
     jar.process.wait()
-    until(lambda: not any(alive(pid) for pid in pids), why="orphans")
+    until(lambda: not any(alive(pid) for pid in pids), GONE_S, "orphans")
 
 
 def test_a_supervisor_killed_at_any_moment_of_its_start_leaves_a_jar_that_starts(make_jar: MakeJar) -> None:

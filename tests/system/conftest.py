@@ -12,7 +12,8 @@ from brainjar import models
 from brainjar.isolation import cgroups
 from tests.system.harness import Jar, Limited
 
-SMALL = """
+MAX_TOKENS = 24
+SMALL = f"""
 [jar]
 name = "test"
 [model]
@@ -24,7 +25,7 @@ max_concurrent = 1
 pause = "50ms"
 intensity = 1000
 [sampling]
-max_tokens = 24
+max_tokens = {MAX_TOKENS}
 seed = 7
 """
 ALONE = SMALL + '[[persona]]\nname = "subject"\nmemory = "128MiB"\n'

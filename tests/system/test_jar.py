@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from brainjar import ledger, minds
-from tests.patience import PATIENCE_S
+from tests.patience import GONE_S, PATIENCE_S
 from tests.system.conftest import ALONE, THREE, MakeJar
 from tests.system.harness import Jar, alive, until, zombies_of
 
@@ -75,7 +75,7 @@ def test_a_killed_supervisor_leaves_nothing_alive_and_the_next_start_works_at_on
     assert jar.process is not None
     jar.process.kill()
     jar.process.wait()
-    until(lambda: not any(alive(pid) for pid in pids), why="orphans outlive their supervisor")
+    until(lambda: not any(alive(pid) for pid in pids), GONE_S, "orphans outlive their supervisor by more than a second")
     jar.start()
     status = jar.until_ready()
     for persona in status["personas"]:

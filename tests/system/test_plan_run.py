@@ -232,7 +232,7 @@ def test_however_a_dry_run_ends_it_is_one_line(script: str, words: list[str], tm
 
 
 def test_a_dry_run_that_hangs_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    stand_in(tmp_path, monkeypatch, f"echo $$ > {tmp_path / 'pid'}; exec sleep 600")
+    stand_in(tmp_path, monkeypatch, f"echo $$ > {tmp_path / 'pid'}; exec sleep 3600")
     with pytest.raises(planning.DryRunFailed, match="was ended; try again"):
         planning.dry_run(tmp_path / "model.gguf", (512,), patience_s=3)
     assert not alive(int((tmp_path / "pid").read_text()))

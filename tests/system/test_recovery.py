@@ -19,6 +19,7 @@ import pytest
 
 from brainjar import ledger
 from brainjar.supervisor.births import SPARE_DESCRIPTORS
+from tests.patience import GONE_S
 from tests.system.conftest import MakeJar
 from tests.system.harness import Jar, alive, gone, until
 
@@ -325,7 +326,7 @@ def test_killed_between_death_and_next_life_nothing_is_counted_twice(light: Any)
         os.kill(jar.pid, signal.SIGKILL)
         assert jar.process is not None
         jar.process.wait()
-        until(lambda pids=pids: not any(alive(pid) for pid in pids))  # type: ignore[misc]
+        until(lambda pids=pids: not any(alive(pid) for pid in pids), GONE_S)  # type: ignore[misc]
     jar.start()
     for persona in jar.until_ready()["personas"]:
         own = ledger.read_deaths(jar.state_dir / "ledger.db", persona["name"])

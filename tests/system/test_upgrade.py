@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from brainjar import ledger, minds, paths
-from tests.patience import PATIENCE_S
-from tests.system.conftest import SMALL, MakeJar
+from tests.patience import GONE_S, PATIENCE_S
+from tests.system.conftest import MAX_TOKENS, SMALL, MakeJar
 from tests.system.harness import Jar, alive, own_memory, until, zombies_of
 
 THREE = SMALL + (
@@ -108,11 +108,13 @@ def test_upgrades_in_a_row_lose_no_thought_and_change_no_pid(jar: Jar) -> None:
         exit, say = upgrade(jar)
         assert exit == 0, say
         if n == times // 5:
+            until_found_again(jar)
             settled = len(os.listdir(f"/proc/{jar.pid}/fd")), own_memory(jar.pid)
     assert settled is not None
     assert pids(jar) == before
-    # some come and go: the senses' pipes, the newest handover, the files of the copy that is kept aside; a leak is one of each upgrade
-    until(lambda: len(os.listdir(f"/proc/{jar.pid}/fd")) < settled[0] + times // 4, why=lambda: (settled[0], descriptors(jar.pid)))
+    until_found_again(jar)
+    # the last handover, and the files of the copy that is kept aside, are read a moment longer
+    until(lambda: len(os.listdir(f"/proc/{jar.pid}/fd")) <= settled[0], why=lambda: (settled[0], descriptors(jar.pid)))
     assert own_memory(jar.pid) - settled[1] < 4 << 20
     assert zombies_of(jar.pid) == []
     status = {p["name"]: p for p in jar.status()["personas"]}
@@ -124,6 +126,13 @@ def test_upgrades_in_a_row_lose_no_thought_and_change_no_pid(jar: Jar) -> None:
         assert heard == written, f"{name}: each thought once, in order"
         assert status[name]["deaths"] == 0
     assert ledger.read_deaths(jar.state_dir / "ledger.db") == []
+
+
+def until_found_again(jar: Jar) -> None:
+    """Until all stands that an upgrade has to bring back: each worker has been given the lease since, and there are senses."""
+    before = {persona["name"]: persona["tokens"] for persona in jar.status()["personas"]}
+    until(lambda: all(persona["tokens"] > before[persona["name"]] + 2 * MAX_TOKENS for persona in jar.status()["personas"]))
+    until(lambda: jar.named("bj-senses"))
 
 
 def descriptors(pid: int) -> list[str]:
@@ -314,7 +323,7 @@ def test_a_supervisor_that_was_upgraded_and_is_killed_leaves_nothing(jar: Jar) -
     assert jar.process is not None
     jar.process.kill()
     jar.process.wait()
-    until(lambda: not any(alive(pid) for pid in left))
+    until(lambda: not any(alive(pid) for pid in left), GONE_S)
     jar.start()
     status = jar.until_ready()
     assert [p["deaths"] for p in status["personas"]] == [1, 1, 1]
