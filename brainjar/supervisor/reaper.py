@@ -11,9 +11,12 @@ import os
 import select
 import signal
 from collections.abc import Container
+from pathlib import Path
 from typing import Final
 
 import msgspec
+
+from brainjar.isolation import priority
 
 _DEFAULTED = (
     signal.SIGINT,
@@ -130,7 +133,10 @@ def _children() -> list[int]:
 
 
 def spawn(argv: list[str], env: dict[str, str], fds: dict[int, int], *, own_session: bool) -> tuple[int, int]:
-    """Start `argv` with `fds` {its number: ours} and no other descriptor; return (pid, pidfd). Raise OSError."""
+    """Start `argv` with `fds` {its number: ours} and no other descriptor; return (pid, pidfd). Raise OSError.
+
+    Out of memory the kernel takes it before the supervisor (`isolation.priority`).
+    """
     # through high numbers first, free ones, so that no dup2 overwrites a source that is still needed
     parked = {theirs: fcntl.fcntl(ours, fcntl.F_DUPFD_CLOEXEC, 64) for theirs, ours in fds.items()}
     actions = [(os.POSIX_SPAWN_DUP2, parked[theirs], theirs) for theirs in fds]
@@ -148,8 +154,9 @@ def spawn(argv: list[str], env: dict[str, str], fds: dict[int, int], *, own_sess
         for fd in parked.values():
             os.close(fd)
     try:
-        with open(f"/proc/{pid}/oom_score_adj", "w") as f:
-            f.write("0")  # the supervisor's own is for itself alone
+        score = Path(f"/proc/{pid}/oom_score_adj")
+        if int(score.read_text()) < priority.HELPER_OOM_SCORE_ADJ:  # the supervisor's own is for itself alone
+            score.write_text(str(priority.HELPER_OOM_SCORE_ADJ))
     except OSError:
         pass
     return pid, os.pidfd_open(pid)

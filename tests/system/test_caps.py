@@ -162,8 +162,14 @@ def test_a_worker_has_no_capability_gives_way_and_dies_first(make_jar: MakeJar) 
     assert os.getpriority(os.PRIO_PROCESS, subject["pid"]) == 7
     assert scores == {"subject": 800, "observer": 500, "god": 500}
     (zygote,) = jar.named("bj-zygote")
-    own = int(Path(f"/proc/{jar.pid}/oom_score_adj").read_text())
-    assert own < int(Path(f"/proc/{zygote}/oom_score_adj").read_text()) < 500, "workers first, the supervisor last"
+    (helper,) = jar.named("bj-senses")
+    own, helps, loads = (int(Path(f"/proc/{pid}/oom_score_adj").read_text()) for pid in (jar.pid, helper, zygote))
+    assert own <= 0 < helps < loads < 500, "workers first, the supervisor last"
+    assert oom_score(jar.pid) < oom_score(helper) < oom_score(zygote) < oom_score(subject["pid"]), "as the kernel counts"
+
+
+def oom_score(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/oom_score").read_text())
 
 
 def proc_limit(pid: int, name: str) -> int:
