@@ -1,8 +1,9 @@
 """The dashboard of a jar: a page, an API with live events, metrics. By default at 127.0.0.1:8095, and for looking only.
 
 brainjar web token prints what it is opened with; --rotate makes another, which ends every session. brainjar web password sets a password
-that may be given instead, --remove takes it away; there is none unless you set one. Beyond loopback, have a proxy in front of it that
-speaks HTTPS, and say by what name it is reached: --name jar.example. With [web] enabled = true the supervisor runs it.
+that may be given instead, --remove takes it away, and either ends the sessions that the one before began; there is none unless you set
+one. Beyond loopback, have a proxy in front of it that speaks HTTPS, and say by what name it is reached: --name jar.example. With [web]
+enabled = true the supervisor runs it.
 """
 
 from __future__ import annotations

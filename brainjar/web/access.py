@@ -15,12 +15,13 @@ import secrets
 import stat
 import tempfile
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal, NamedTuple
 
 from brainjar.errors import BrainjarError, UsageError
 
+By = Literal["token", "password"]
 TOKEN, PASSWORD = "web-token", "web-password"
 """Files in the state directory."""
 TOKEN_BYTES: Final = 32
@@ -162,36 +163,43 @@ class Secret:
         return self._known
 
 
-class Sessions:
-    """Those who have shown the token. A session is a random name and when it was given, signed with a key that comes of the token: it
-    outlives a restart of the dashboard, and ends with the token."""
+class Session(NamedTuple):
+    by: By
+    age_s: float
+    """Since it was given."""
 
-    def __init__(self, key: Callable[[], str], clock: Callable[[], float]) -> None:
-        """`clock`: Unix seconds."""
-        self._key, self._clock = key, clock
+
+class Sessions:
+    """Those who have shown the token, or the password. A session is by which, when it was given, and a random name, signed with a key that
+    comes of what was shown: it outlives a restart of the dashboard, and ends with that token or password."""
+
+    def __init__(self, keys: Mapping[By, Callable[[], str]], clock: Callable[[], float]) -> None:
+        """`keys`: "" where nobody can have shown it. `clock`: Unix seconds."""
+        self._keys, self._clock = keys, clock
         self._ended: OrderedDict[str, None] = OrderedDict()
 
-    def begin(self) -> str:
-        said = f"{int(self._clock())}.{secrets.token_urlsafe(NAME_BYTES)}"
-        return f"{said}.{self._signed(said)}"
+    def begin(self, by: By) -> str:
+        said = f"{by}.{int(self._clock())}.{secrets.token_urlsafe(NAME_BYTES)}"
+        return f"{said}.{self._signed(by, said)}"
 
-    def age_s(self, session: str) -> float | None:
-        """Since it was given; None: it is none, or none any more."""
+    def known(self, session: str) -> Session | None:
+        """None: it is none, or none any more."""
         said, _, signature = session.rpartition(".")
-        given, _, name = said.partition(".")
-        if not same(signature, self._signed(said)) or name in self._ended:
+        by: By = "password" if said.startswith("password.") else "token"
+        if not self._keys[by]() or not same(signature, self._signed(by, said)):
             return None
+        _, given, name = said.split(".")
         age = self._clock() - int(given)
-        return max(0.0, age) if -60.0 <= age <= SESSION_S else None
+        return Session(by, max(0.0, age)) if -60.0 <= age <= SESSION_S and name not in self._ended else None
 
     def end(self, session: str) -> None:
-        if self.age_s(session) is not None:
-            self._ended[session.split(".")[1]] = None
+        if self.known(session) is not None:
+            self._ended[session.split(".")[2]] = None
             while len(self._ended) > ENDED:
                 self._ended.popitem(last=False)
 
-    def _signed(self, said: str) -> str:
-        return hmac.new(b"brainjar session " + self._key().encode(), said.encode(errors="replace"), hashlib.sha256).hexdigest()
+    def _signed(self, by: By, said: str) -> str:
+        return hmac.new(b"brainjar session " + self._keys[by]().encode(), said.encode(errors="replace"), hashlib.sha256).hexdigest()
 
 
 class Attempts:

@@ -49,7 +49,7 @@ class Door:
         self._hash = access.Secret(state_dir / access.PASSWORD, lambda: access.password_hash(state_dir))
         self._token()
         self._hash()
-        self._sessions = access.Sessions(self._token, wall)
+        self._sessions = access.Sessions({"token": self._token, "password": self._of_password}, wall)
         self._attempts = access.Attempts(clock)
         self._one_at_a_time = asyncio.Lock()
         """A password costs a tenth of a second of a core, and 64 MiB."""
@@ -58,25 +58,25 @@ class Door:
         """`handler`, for those only who have a session or show the token."""
 
         async def guarded(request: Request) -> Response:
-            age = self.admit(request)
+            session = self.admit(request)
             response = await handler(request)
-            if age is not None and age > access.RENEWED_S:
-                self._give(request, response)
+            if session is not None and session.age_s > access.RENEWED_S:
+                self._give(request, response, session.by)
             return response
 
         return guarded
 
-    def admit(self, asks: HTTPConnection) -> float | None:
-        """How old its session is; None: it has shown the token. Raise HTTPException for anybody else."""
+    def admit(self, asks: HTTPConnection) -> access.Session | None:
+        """Its session; None: it has shown the token. Raise HTTPException for anybody else."""
         scheme, _, shown = asks.headers.get("authorization", "").partition(" ")
         if shown and scheme.casefold() == "bearer":
             self._look(asks)
             self._judge(asks, access.same(shown, self._token()))
             return None
-        age = self._sessions.age_s(asks.cookies.get(COOKIE, ""))
-        if age is None:
+        session = self._sessions.known(asks.cookies.get(COOKIE, ""))
+        if session is None:
             raise HTTPException(401, "no session and no token", headers={"WWW-Authenticate": "Bearer"})
-        return age
+        return session
 
     async def login(self, request: Request) -> Response:
         shown = await body_of(request, Login)
@@ -89,7 +89,7 @@ class Door:
             right = access.same(shown.token, self._token())
         self._judge(request, right)
         answer = Response(status_code=204)
-        self._give(request, answer)
+        self._give(request, answer, "password" if shown.password else "token")
         return answer
 
     async def logout(self, request: Request) -> Response:
@@ -108,8 +108,13 @@ class Door:
             raise HTTPException(401, "that is not it", headers={"WWW-Authenticate": "Bearer"})
         self._attempts.right(_peer(asks))
 
-    def _give(self, request: Request, answer: Response) -> None:
-        self._set(request, answer, self._sessions.begin(), int(access.SESSION_S))
+    def _of_password(self) -> str:
+        """Ends with either; "" while there is none."""
+        hash = self._hash()
+        return hash and f"{self._token()} {hash}"
+
+    def _give(self, request: Request, answer: Response, by: access.By) -> None:
+        self._set(request, answer, self._sessions.begin(by), int(access.SESSION_S))
 
     @staticmethod
     def _set(request: Request, answer: Response, value: str, max_age: int) -> None:

@@ -70,34 +70,47 @@ def test_what_is_no_token_is_refused(tmp_path: Path) -> None:
 
 def test_a_session_lasts_its_time_outlives_a_restart_and_ends_with_the_token() -> None:
     clock, key = Clock(), "a" * 43
-    sessions = Sessions(lambda: key, clock)
-    session = sessions.begin()
-    assert sessions.age_s(session) == 0 and session != sessions.begin()
-    given, name, signature = session.split(".")
-    for forged in ("", "..", "another", f"{given}.{name}.", f"{int(given) + 1}.{name}.{signature}", f"{given}.{name}x.{signature}", "ü"):
-        assert sessions.age_s(forged) is None, forged
+    sessions = Sessions({"token": lambda: key}, clock)
+    session = sessions.begin("token")
+    assert sessions.known(session) == ("token", 0) and session != sessions.begin("token")
+    by, given, name, signature = session.split(".")
+    others = (f"{by}.{int(given) + 1}.{name}.{signature}", f"{by}.{given}.{name}x.{signature}", f"{given}.{name}.{signature}")
+    for forged in ("", "..", "...", "another", f"{by}.{given}.{name}.", *others, "ü"):
+        assert sessions.known(forged) is None, forged
     clock.now += SESSION_S
-    assert Sessions(lambda: key, clock).age_s(session) == SESSION_S, "another process knows it too"
+    assert Sessions({"token": lambda: key}, clock).known(session) == ("token", SESSION_S), "another process knows it too"
     clock.now += 1
-    assert sessions.age_s(session) is None
-    session = sessions.begin()
+    assert sessions.known(session) is None
+    session = sessions.begin("token")
     clock.now -= 3600
-    assert sessions.age_s(session) is None, "of the future"
+    assert sessions.known(session) is None, "of the future"
     clock.now += 3600
     key = "b" * 43
-    assert sessions.age_s(session) is None
+    assert sessions.known(session) is None
+
+
+def test_a_session_ends_with_what_it_was_given_for_and_nobody_makes_one_of_the_other() -> None:
+    keys: dict[access.By, str] = {"token": "a" * 43, "password": "hash"}
+    sessions = Sessions({"token": lambda: keys["token"], "password": lambda: keys["password"]}, Clock())
+    token, password = sessions.begin("token"), sessions.begin("password")
+    assert sessions.known(password) == ("password", 0)
+    assert sessions.known(token.replace("token", "password")) is None and sessions.known(password.replace("password", "token")) is None
+    for now in ("another", ""):
+        keys["password"] = now
+        assert sessions.known(password) is None and sessions.known(token) is not None
+    assert sessions.known(sessions.begin("password")) is None, "there is none that could have been shown"
 
 
 def test_a_session_that_was_ended_is_over_and_few_such_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(access, "ENDED", 10)
     assert ENDED > 10
-    sessions = Sessions(lambda: "key", Clock())
-    first, second = sessions.begin(), sessions.begin()
+    sessions = Sessions({"token": lambda: "key"}, Clock())
+    first, second = sessions.begin("token"), sessions.begin("token")
     sessions.end(first)
     sessions.end("forged")
-    assert sessions.age_s(first) is None and sessions.age_s(second) is not None
+    assert sessions.known(first) is None and sessions.known(second) is not None
     for _ in range(50):
-        sessions.end(sessions.begin())
+        sessions.end(sessions.begin("token"))
     assert len(sessions._ended) == 10
 
 

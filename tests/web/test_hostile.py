@@ -104,6 +104,18 @@ def test_a_password_is_let_in_once_it_is_set_and_guesses_of_it_are_counted(jar: 
         assert client.post("/api/v1/session", json={"password": "a long pass word"}).status_code == 429
 
 
+@pytest.mark.parametrize("password", [None, "another pass word"], ids=["removed", "another"])
+def test_who_came_in_by_a_password_goes_with_it(jar: FakeJar, password: str | None) -> None:
+    with served(jar.state_dir) as one, ExitStack() as stack:
+        access.set_password(jar.state_dir, "a long pass word")
+        clients = [stack.enter_context(httpx.Client(base_url=one.url)) for _ in range(2)]
+        for client, shown in zip(clients, ({"password": "a long pass word"}, {"token": one.token}), strict=True):
+            assert client.post("/api/v1/session", json=shown).status_code == 204
+            assert client.get("/api/v1/state").status_code == 200
+        access.set_password(jar.state_dir, password)
+        assert [client.get("/api/v1/state").status_code for client in clients] == [401, 200]
+
+
 def test_of_1000_streams_as_many_are_told_as_may_and_the_rest_are_refused(jar: FakeJar) -> None:
     with served(jar.state_dir) as one, ExitStack() as stack:
         asks = stream_head(one)
