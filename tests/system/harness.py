@@ -213,18 +213,26 @@ class Jar:
 
     def ask(self, cmd: str, **more: Any) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         """(the closing answer, the events before it) of one request on the control socket."""
+        events: list[dict[str, Any]] = []
+        why = ""
+        try:
+            for answer in self._answers_to({"cmd": cmd, **more}):
+                if "event" not in answer:
+                    return answer, events
+                events.append(answer["event"])
+        except OSError as error:
+            why = f": {error}"
+        ended = f"; it has ended, {self.process.poll()}" if self.process is not None and self._ended() else ""
+        raise AssertionError(f"the jar hung up on {cmd}{why}{ended}. Its last words: {self.said()[-2000:]}")
+
+    def _answers_to(self, request: dict[str, Any]) -> Iterator[dict[str, Any]]:
         with socket.socket(socket.AF_UNIX) as s:
             s.settimeout(PATIENCE_S)
             s.connect(str(self.runtime_dir / "control"))
-            s.sendall(json.dumps({"cmd": cmd, **more}).encode() + b"\n")
-            events: list[dict[str, Any]] = []
+            s.sendall(json.dumps(request).encode() + b"\n")
             with s.makefile("rb") as f:
                 for line in f:
-                    answer = json.loads(line)
-                    if "event" not in answer:
-                        return answer, events
-                    events.append(answer["event"])
-        raise AssertionError(f"the jar hung up on {cmd}")
+                    yield json.loads(line)
 
     def status(self) -> dict[str, Any]:
         status: dict[str, Any] = self.ask("status")[0]["status"]
