@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from brainjar import paths
 from brainjar.messages import Envelope
 from tests.system.conftest import THREE, MakeJar
 from tests.system.harness import Jar, Listener, alive, brainjar, until
@@ -133,7 +134,7 @@ def test_an_engine_that_stands_still_is_replaced_and_nobody_dies_of_it(make_jar:
 
 def test_an_engine_that_cannot_come_back_keeps_everybody_paused_and_says_why(make_jar: MakeJar, tmp_path: Path) -> None:
     model = tmp_path / "model.gguf"
-    shipped = Path(__file__).parents[2] / "models" / "SmolLM2-135M-Instruct.Q4_1.gguf"
+    shipped = paths.models_dir() / "SmolLM2-135M-Instruct.Q4_1.gguf"
     os.symlink(os.path.realpath(shipped), model)
     jar = make_jar(ENGINE.replace('name = "smollm2-135m"', f'path = "{model}"')).start()
     with jar.listening() as listener:
