@@ -17,9 +17,10 @@ _CLASS_SHIFT: Final = 13
 
 SUPERVISOR_OOM_SCORE_ADJ: Final = -900
 """Needs CAP_SYS_RESOURCE; without it the supervisor stays where it is, and workers are above it all the same."""
-HELPER_OOM_SCORE_ADJ: Final = 200
-"""Of whatever the supervisor starts, until that says otherwise. Where the supervisor may not go below 0 the kernel would go by size, and
-take it, the biggest, before those that it can start again."""
+HELPER_OOM_SCORE_ADJ, HELPER_ABOVE = 200, 25
+"""Of whatever the supervisor starts, until that says otherwise: at least so much, and so far above the supervisor. Where that may not go
+down (a container; a terminal that started at 200) the kernel would go by size among equals, and take the supervisor before those that it
+can start again."""
 ZYGOTE_OOM_SCORE_ADJ: Final = 250
 """Between the supervisor and its workers: losing it kills nobody, and costs a load."""
 

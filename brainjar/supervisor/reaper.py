@@ -154,9 +154,10 @@ def spawn(argv: list[str], env: dict[str, str], fds: dict[int, int], *, own_sess
         for fd in parked.values():
             os.close(fd)
     try:
-        score = Path(f"/proc/{pid}/oom_score_adj")
-        if int(score.read_text()) < priority.HELPER_OOM_SCORE_ADJ:  # the supervisor's own is for itself alone
-            score.write_text(str(priority.HELPER_OOM_SCORE_ADJ))
+        score, own = Path(f"/proc/{pid}/oom_score_adj"), int(Path("/proc/self/oom_score_adj").read_text())
+        wanted = min(1000, max(priority.HELPER_OOM_SCORE_ADJ, own + priority.HELPER_ABOVE))
+        if int(score.read_text()) < wanted:  # it may have said more by now
+            score.write_text(str(wanted))
     except OSError:
         pass
     return pid, os.pidfd_open(pid)

@@ -60,7 +60,7 @@ class Door:
         async def guarded(request: Request) -> Response:
             session = self.admit(request)
             response = await handler(request)
-            if session is not None and session.age_s > access.RENEWED_S:
+            if session is not None and session.age_s > access.RENEWED_S and self._known(request) is not None:  # it may have ended meanwhile
                 self._give(request, response, session.by)
             return response
 
@@ -73,7 +73,7 @@ class Door:
             self._look(asks)
             self._judge(asks, access.same(shown, self._token()))
             return None
-        session = self._sessions.known(asks.cookies.get(COOKIE, ""))
+        session = self._known(asks)
         if session is None:
             raise HTTPException(401, "no session and no token", headers={"WWW-Authenticate": "Bearer"})
         return session
@@ -84,7 +84,8 @@ class Door:
         if shown.password:
             async with self._one_at_a_time:
                 self._look(request)  # others of this peer may have been wrong meanwhile
-                right = await anyio.to_thread.run_sync(access.is_password, shown.password, self._hash())
+                hash = self._hash()
+                right = await anyio.to_thread.run_sync(access.is_password, shown.password, hash) and hash == self._hash()
         else:
             right = access.same(shown.token, self._token())
         self._judge(request, right)
@@ -107,6 +108,9 @@ class Door:
             self._attempts.wrong(_peer(asks))
             raise HTTPException(401, "that is not it", headers={"WWW-Authenticate": "Bearer"})
         self._attempts.right(_peer(asks))
+
+    def _known(self, asks: HTTPConnection) -> access.Session | None:
+        return self._sessions.known(asks.cookies.get(COOKIE, ""))
 
     def _of_password(self) -> str:
         """Ends with either; "" while there is none."""

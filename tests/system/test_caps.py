@@ -164,7 +164,7 @@ def test_a_worker_has_no_capability_gives_way_and_dies_first(make_jar: MakeJar) 
     (zygote,) = jar.named("bj-zygote")
     (helper,) = jar.named("bj-senses")
     own, helps, loads = (int(Path(f"/proc/{pid}/oom_score_adj").read_text()) for pid in (jar.pid, helper, zygote))
-    assert own <= 0 < helps < loads < 500, "workers first, the supervisor last"
+    assert max(own, 0) < helps < loads < 500, "workers first, the supervisor last"
     assert oom_score(jar.pid) < oom_score(helper) < oom_score(zygote) < oom_score(subject["pid"]), "as the kernel counts"
 
 

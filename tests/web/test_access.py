@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import stat
 from pathlib import Path
 
 import pytest
+from starlette.requests import Request
+from starlette.responses import Response
 
 from brainjar.errors import UsageError
 from brainjar.web import access
 from brainjar.web.access import ATTEMPTS, ENDED, PASSWORD, SESSION_S, TOKEN, WINDOW_S, Attempts, Secret, Sessions, TokenError
+from brainjar.web.door import Door
 
 
 class Clock:
@@ -221,3 +225,27 @@ def test_only_its_own_names_are_answered(host: str, allowed: bool) -> None:
 )
 def test_only_pages_of_its_own_may_act(origin: str | None, allowed: bool) -> None:
     assert access.origin_allowed(origin, "127.0.0.1:8095") == allowed
+
+
+@pytest.mark.parametrize("ends", [False, True])
+def test_an_old_session_is_given_anew_unless_it_ends_while_it_is_served(tmp_path: Path, ends: bool) -> None:
+    now = 1e9
+    door = Door(tmp_path, wall=lambda: now)
+    session = door._sessions.begin("token")
+    now += access.RENEWED_S + 1
+    scope = {
+        "type": "http",
+        "scheme": "http",
+        "path": "/",
+        "headers": [(b"cookie", f"brainjar={session}".encode()), (b"host", b"localhost")],
+    }
+
+    async def serves(request: Request) -> Response:
+        if ends:
+            access.rotate(tmp_path)
+        return Response()
+
+    async def served() -> Response:
+        return await door.looked(serves)(Request(scope))
+
+    assert ("set-cookie" in asyncio.run(served()).headers) == (not ends)

@@ -116,6 +116,21 @@ def test_who_came_in_by_a_password_goes_with_it(jar: FakeJar, password: str | No
         assert [client.get("/api/v1/state").status_code for client in clients] == [401, 200]
 
 
+def test_a_password_that_is_replaced_while_it_is_looked_at_lets_nobody_in(jar: FakeJar, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = access.is_password
+
+    def slowly(given: str, hash: str) -> bool:
+        right = looks(given, hash)
+        access.set_password(jar.state_dir, "another pass word")
+        return right
+
+    with served(jar.state_dir) as one, httpx.Client(base_url=one.url) as client:
+        access.set_password(jar.state_dir, "a long pass word")
+        monkeypatch.setattr(access, "is_password", slowly)
+        assert client.post("/api/v1/session", json={"password": "a long pass word"}).status_code == 401
+        assert client.get("/api/v1/state").status_code == 401
+
+
 def test_of_1000_streams_as_many_are_told_as_may_and_the_rest_are_refused(jar: FakeJar) -> None:
     with served(jar.state_dir) as one, ExitStack() as stack:
         asks = stream_head(one)
